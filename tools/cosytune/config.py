@@ -1,0 +1,190 @@
+"""Layers of settings -> one checked, frozen config.
+
+    python -m cosytune.config egs/demo --exp default seed=7      # prints the path of exp/default/config.yaml
+
+Layers: the schema's defaults < conf.yaml < key=value. All errors are reported at once; an unknown key is answered
+with the nearest right name. A run that starts after stage -1 continues its experiment: it keeps the key=value
+settings of the run before. A key that a finished stage used may change only in a run that runs this stage again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cosytune import files
+from cosytune.errors import UserError, run_main
+from cosytune.layout import Layout
+from cosytune.record import Record, flatten
+from cosytune.schema import Config
+from cosytune.stages import STAGES
+
+_USAGE = 2
+
+
+def load(path: Path) -> tuple[Config, Layout]:
+    """The frozen config of a run and the paths of its recipe. Every stage starts here."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such config; run ./run.sh, which writes it")
+    return parse(_read_yaml(path), str(path)), Layout(recipe=path.parents[2], exp=path.parent.name)
+
+
+def parse(values: Mapping[str, Any], source: str) -> Config:
+    """Check raw values against the schema; raises one UserError that lists every mistake."""
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as failure:
+        messages = [_explain(error, source) for error in failure.errors(include_url=False)]
+        raise UserError(*messages, exit_status=_USAGE) from None
+
+
+def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Later layers win, key by key; lists and scalars are replaced whole."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            merged[key] = merge([below, value]) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_override(override: str) -> dict[str, Any]:
+    """`train.llm.learning_rate=5e-5` -> a nested mapping; the value is read as YAML, `1e-4` as a number."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{override}': not a setting; write key=value, for example base=tiny", exit_status=_USAGE)
+    value: Any = _scalar(text, override)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return typing.cast(dict[str, Any], value)
+
+
+def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: int) -> Path:
+    """Merge, check, compare with what finished stages used, write `exp/<name>/config.yaml`; return its path."""
+    layout = Layout(recipe=_recipe(recipe), exp=exp)
+    kept = _kept_overrides(layout, overrides) if first > STAGES[0].number else []
+    if kept:
+        print(f"continuing {exp}: keeps {' '.join(kept)} from the run before", file=sys.stderr)
+    given = [*kept, *overrides]
+    layers = [_read_yaml(layout.conf), *(parse_override(item) for item in given)]
+    config = parse(merge(layers), f"{layout.conf.name} and the command line")
+    _refuse_stale_stages(layout, config, first, last)
+    values = config.model_dump(mode="json")
+    files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+    files.write_json(_overrides_file(layout), given)
+    return layout.config
+
+
+def _recipe(recipe: Path) -> Path:
+    if (recipe / "conf.yaml").is_file():
+        return recipe.resolve()
+    have = sorted(path.parent.name for path in recipe.parent.glob("*/conf.yaml"))
+    hint = f"; there are: {', '.join(have)}" if have else ""
+    raise UserError(
+        f"{recipe}: no recipe there (no conf.yaml); make one with cp -r egs/TEMPLATE {recipe}{hint}", exit_status=_USAGE
+    )
+
+
+def _overrides_file(layout: Layout) -> Path:
+    return layout.exp_dir / "overrides.json"
+
+
+def _kept_overrides(layout: Layout, overrides: Sequence[str]) -> list[str]:
+    path = _overrides_file(layout)
+    if not path.is_file():
+        return []
+    given = {item.partition("=")[0] for item in overrides}
+    return [item for item in files.read_json(path) if item.partition("=")[0] not in given]
+
+
+def _refuse_stale_stages(layout: Layout, config: Config, first: int, last: int) -> None:
+    """A finished stage outside first..last must have been run with the settings of now."""
+    messages = []
+    for stage in STAGES:
+        record = Record.read(layout, stage)
+        if record is None or first <= stage.number <= last:
+            continue
+        for change in record.changed_settings(flatten(config, stage.uses)):
+            messages.append(
+                f"{change}, which stage {stage.number} ({stage.name}) has used; "
+                f"run it again with --stage {min(stage.number, first)}, or take another --exp name"
+            )
+    if messages:
+        raise UserError(*messages, exit_status=_USAGE)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+        raise UserError(f"{path}: not readable as YAML: {failure}".replace("\n", " "), exit_status=_USAGE) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected 'key: value' lines, found {type(values).__name__}", exit_status=_USAGE)
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number: YAML 1.1 asks for a dot, people do not write it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def _scalar(text: str, override: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506: a SafeLoader with one more number form
+    except yaml.YAMLError:
+        raise UserError(f"'{override}': the value is not readable as YAML; quote it", exit_status=_USAGE) from None
+
+
+def _explain(error: Any, source: str) -> str:
+    """One line for one pydantic error: where, which value, and what would be right."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(key, _all_keys(Config), n=1, cutoff=0.0)
+        return f"{source}: unknown key '{key}'; did you mean '{nearest[0]}'?"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{source}: {key} = {error['input']!r}: {message}"
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        inner = field.annotation
+        if isinstance(inner, type) and not isinstance(inner, types.GenericAlias) and issubclass(inner, BaseModel):
+            keys += _all_keys(inner, f"{prefix}{name}.")
+    return keys
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--exp", default="default")
+    parser.add_argument("--stage", type=int, default=STAGES[0].number)
+    parser.add_argument("--stop_stage", type=int, default=STAGES[-1].number)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    arguments = parser.parse_args()
+    print(freeze(arguments.recipe, arguments.exp, arguments.overrides, arguments.stage, arguments.stop_stage))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

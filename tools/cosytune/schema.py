@@ -1,0 +1,147 @@
+"""Every setting, its type, its default and its meaning: the one place where a default is written.
+
+The layers above (`config.py`) only override what stands here. An unknown key or a wrong type is an error.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Module = Literal["llm", "flow"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, no unknown keys, no silent conversion of numbers to strings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class UpstreamConfig(Section):
+    source: Literal["auto", "wheel", "git", "path"] = "auto"
+    """auto: the wheel, else git. path: a checkout of your own, left as it is and only read."""
+    path: str | None = None
+    """The checkout for `source: path`."""
+    git_url: str = "https://github.com/FunAudioLLM/CosyVoice.git"
+
+
+class AudioConfig(Section):
+    speakers: Literal["single", "by_folder"] = "single"
+    """by_folder: every folder below audio/ is a speaker."""
+    sample_rate_hz: PositiveInt = 24000
+    min_duration_s: Positive = 1.0
+    max_duration_s: Positive = 30.0
+    loudness_lufs: Annotated[float, Field(le=0)] = -23.0
+    peak_ceiling_dbfs: Annotated[float, Field(le=0)] = -1.0
+
+
+class SplitConfig(Section):
+    cv_fraction: Fraction = 0.1
+    """Share of the clips for cross-validation, at least 1 clip; never training data."""
+    test_fraction: Fraction = 0.05
+    """Share of the clips kept for the report, at least 1 clip from 10 clips up."""
+
+
+class FeaturesConfig(Section):
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the ONNX models run; what the session really got is printed."""
+    threads: PositiveInt = 2
+
+
+class LoraConfig(Section):
+    """The names of PEFT's LoraConfig."""
+
+    r: PositiveInt = 16
+    lora_alpha: PositiveInt = 32
+    lora_dropout: Fraction = 0.05
+    use_rslora: bool = False
+    use_dora: bool = False
+    targets: list[str] = Field(default_factory=lambda: ["default"])
+    """Groups of layers (default, speaker) or regular expressions over module names."""
+
+
+class ModuleTrainConfig(Section):
+    """The names of transformers' TrainingArguments where one exists."""
+
+    learning_rate: Positive = 1e-4
+    num_train_epochs: PositiveInt = 10
+    max_steps: int = -1
+    """Updates; above 0 it wins over num_train_epochs."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"] = (
+        "cosine"
+    )
+    warmup_ratio: Fraction = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    gradient_accumulation_steps: PositiveInt = 1
+    max_tokens_per_batch: PositiveInt | Literal["auto"] = "auto"
+    """Text and speech tokens of one micro-batch, padding included; auto: at most 2000, with at least 4 updates an epoch."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    logging_steps: PositiveInt = 5
+    save_total_limit: PositiveInt = 3
+    """Checkpoints kept beside the best one; one is written after every epoch."""
+    early_stopping_patience: PositiveInt = 3
+    """Epochs without a better cv loss."""
+    early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+
+
+class LlmTrainConfig(ModuleTrainConfig):
+    bistream_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the clips with more than 3 speech tokens per text token that are interleaved 5:15 for streaming."""
+
+
+class FlowTrainConfig(ModuleTrainConfig):
+    streaming_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    cv_time_steps: PositiveInt = 4
+    """Flow time steps drawn per cv clip: more make its loss less noisy."""
+
+
+class TrainConfig(Section):
+    modules: list[Module] = Field(default=["llm", "flow"], min_length=1)
+    llm: LlmTrainConfig = LlmTrainConfig()
+    flow: FlowTrainConfig = FlowTrainConfig()
+
+
+class LoraPerModule(Section):
+    llm: LoraConfig = LoraConfig()
+    flow: LoraConfig = LoraConfig()
+
+
+class ExportConfig(Section):
+    merged: bool = True
+    """Also write merged llm.pt and flow.pt (drop-in files for upstream); false ships the adapters alone."""
+
+
+class EvaluateConfig(Section):
+    sentences: list[str] = Field(default_factory=list)
+    """What the report lets the voice say, beside the texts of the test clips."""
+    max_sentences: PositiveInt = 4
+
+
+class Config(Section):
+    speaker: str | None = None
+    """Default: the name of the recipe's directory."""
+    description: str = ""
+    licence: str = "not stated"
+    """Of the recordings; it goes into the voice bundle."""
+    consent: str = "not stated"
+    """Who agreed to this voice and how; it goes into the voice bundle."""
+    language: Literal["ja", "zh", "en", "ko", "yue", "de", "fr", "es", "it", "ru"] = "ja"
+    model: Literal["cosyvoice2-0.5b"] = "cosyvoice2-0.5b"
+    base: Literal["real", "tiny", "full-random"] = "real"
+    model_dir: str | None = None
+    """A model directory of your own instead of pretrained_models/<base's name>."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1986
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    upstream: UpstreamConfig = UpstreamConfig()
+    audio: AudioConfig = AudioConfig()
+    split: SplitConfig = SplitConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    lora: LoraPerModule = LoraPerModule()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
