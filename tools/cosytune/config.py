@@ -136,7 +136,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number: YAML 1.1 asks for a dot, people do not write it."""
+    """SafeLoader (so the checks for unsafe ones are off) that reads 1e-4 as a number: YAML 1.1 asks for a dot."""
 
 
 _Loader.add_implicit_resolver(
@@ -148,7 +148,7 @@ _Loader.add_implicit_resolver(
 
 def _scalar(text: str, override: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506: a SafeLoader with one more number form
+        return yaml.load(text, Loader=_Loader)  # noqa: S506
     except yaml.YAMLError:
         raise UserError(f"'{override}': the value is not readable as YAML; quote it", exit_status=_USAGE) from None
 

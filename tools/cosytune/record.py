@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cosytune import files
-from cosytune.layout import Layout
+from cosytune.layout import ROOT, Layout
 from cosytune.schema import Config
 from cosytune.stages import Stage
 
@@ -38,7 +38,7 @@ class FileState:
 
 @dataclass(frozen=True)
 class Record:
-    """The settings, inputs and outputs of a finished stage. Paths are relative to the recipe where they lie in it."""
+    """The settings, inputs and outputs of a finished stage. Paths are relative to the recipe or the root."""
 
     settings: dict[str, Any]
     inputs: dict[str, FileState]
@@ -126,4 +126,8 @@ def capture(
 
 
 def _name(layout: Layout, path: Path) -> str:
-    return str(path.relative_to(layout.recipe)) if path.is_relative_to(layout.recipe) else str(path)
+    """Relative where possible: a repository that was moved, or mounted in a container, has nothing to do again."""
+    for base in (layout.recipe, ROOT):
+        if path.is_relative_to(base):
+            return str(path.relative_to(base))
+    return str(path)

@@ -69,7 +69,7 @@ def _run(
     read = sorted(inputs(context))
     before = Record.read(layout, stage)
     title = f"stage {stage.number} ({stage.name})"
-    if before is not None:
+    if before is not None and not stage.always:
         reason = "asked for" if arguments.again else before.stale_reason(layout, settings, read)
         if reason is None:
             print(f"{title}: nothing to do, nothing changed")
