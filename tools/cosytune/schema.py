@@ -79,7 +79,7 @@ class ModuleTrainConfig(Section):
     max_grad_norm: Positive = 1.0
     gradient_accumulation_steps: PositiveInt = 1
     max_tokens_per_batch: PositiveInt | Literal["auto"] = "auto"
-    """Text and speech tokens of one micro-batch, padding included; auto: at most 2000, and 4 updates an epoch or more."""
+    """Text and speech tokens of one micro-batch, padding included; auto: at most 2000, 4 updates an epoch or more."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     logging_steps: PositiveInt = 5
     save_total_limit: PositiveInt = 3

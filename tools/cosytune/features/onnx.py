@@ -13,7 +13,9 @@ _NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 def open_session(path: Path, provider: Provider, threads: int) -> Any:
     """An onnxruntime session; raises UserError when CUDA was asked for by name and the session did not get it."""
-    import torch  # noqa: F401  first: it brings the CUDA libraries that onnxruntime looks for
+    import torch  # first: it brings the CUDA libraries that onnxruntime looks for
+
+    # isort: split
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -24,8 +26,7 @@ def open_session(path: Path, provider: Provider, threads: int) -> Any:
     session = onnxruntime.InferenceSession(str(path), options, providers=[*wanted, _NAMES["cpu"]])
     got = session.get_providers()[0]
     if provider == "cuda" and got != _NAMES["cuda"]:
-        raise UserError(
-            f"features.provider = cuda: {path.name} got {got}; see python -m cosytune.doctor, or set features.provider=auto"
-        )
+        remedy = "see python -m cosytune.doctor, or set features.provider=auto"
+        raise UserError(f"features.provider = cuda: {path.name} got {got}; {remedy}")
     print(f"{path.name}: {got}")
     return session

@@ -62,7 +62,7 @@ def speech_tokens(session: Any, speech: torch.Tensor) -> list[int]:
 def for_each(
     utterances: Sequence[Utterance], compute: Callable[[torch.Tensor], Value], label: str, threads: int
 ) -> dict[str, Value]:
-    """`compute` over the clips' sound, `threads` at a time (ONNX and resampling leave Python's lock); by id, in order."""
+    """`compute` over the clips' sound, `threads` at a time (ONNX and resampling leave Python's lock); by id."""
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda utterance: compute(read_16k(utterance.wav)), utterances)
         values = list(track(results, label, total=len(utterances), unit="clip"))
