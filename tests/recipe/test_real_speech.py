@@ -1,4 +1,4 @@
-"""A new speaker on real speech: TEMPLATE copied, LJSpeech clips put into audio/, the tiny base; skipped without them."""
+"""A new speaker on real speech: TEMPLATE copied, LJSpeech clips in audio/, the tiny base; skipped without them."""
 
 from __future__ import annotations
 
