@@ -1,0 +1,64 @@
+"""A base and an adapter -> the merged weights file, and the adapter in the form that a multi-LoRA server reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cosytune import files
+from cosytune.errors import UserError
+from cosytune.families import Family
+
+_PEFT_LLM = "base_model.model.llm.model."
+"""Where PEFT sees the Qwen2 model inside upstream's Qwen2LM; a server that loads Qwen2 alone sees the rest."""
+_VLLM = "base_model.model."
+
+
+def write_merged(module: str, base_dir: Path, family: Family, adapter: Path, destination: Path) -> None:
+    """Write `llm.pt` or `flow.pt` with the adapter merged in: the base file's keys, shapes and dtypes, nothing else."""
+    from cosytune.training import adapters
+    from cosytune.upstream import bridge
+
+    build = bridge.build_llm if module == "llm" else bridge.build_flow
+    merged = adapters.merge(build(base_dir, family), adapter).state_dict()
+    files.write_torch(destination, _like(base_dir / f"{module}.pt", merged))
+
+
+def _like(base_file: Path, merged: dict[str, Any]) -> dict[str, Any]:
+    """The merged tensors under the keys and in the dtypes of the base's file; tied tensors stay one tensor."""
+    import torch
+
+    known: dict[tuple[int, torch.Size, torch.dtype], torch.Tensor] = {}
+    result = {}
+    for key, base in files.read_torch(base_file).items():
+        if not isinstance(base, torch.Tensor):  # `epoch` and `step`, which upstream's strict loading refuses
+            continue
+        if key not in merged or merged[key].shape != base.shape:
+            raise UserError(f"{base_file}: '{key}' does not fit the merged model; check the base: --stage -1")
+        tensor = merged[key].detach()
+        identity = (tensor.data_ptr(), tensor.shape, base.dtype)
+        result[key] = known.setdefault(identity, tensor.to(base.dtype)) if tensor.numel() else tensor.to(base.dtype)
+    return result
+
+
+def write_vllm(adapter: Path, destination: Path, base_name: str) -> str | None:
+    """The LLM adapter under the names of the Qwen2 model alone, into `destination`; or the reason why it cannot be.
+
+    Source of the names: PEFT's own for a `Qwen2ForCausalLM`, which vLLM's multi-LoRA loader reads.
+    """
+    from safetensors.torch import load_file, save_file
+
+    config = files.read_json(adapter / "adapter_config.json")
+    if config.get("use_dora"):
+        return "DoRA adapters cannot be served beside each other"
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    outside = sorted(name for name in tensors if not name.startswith(_PEFT_LLM))
+    if outside:
+        return f"the adapter changes layers outside the Qwen2 model ({outside[0]})"
+    renamed = {_VLLM + name.removeprefix(_PEFT_LLM): tensor for name, tensor in tensors.items()}
+    destination.mkdir(parents=True)
+    layers = sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in renamed})
+    config |= {"target_modules": layers, "base_model_name_or_path": base_name, "task_type": "CAUSAL_LM"}
+    save_file(dict(sorted(renamed.items())), destination / "adapter_model.safetensors", metadata={"format": "pt"})
+    files.write_json(destination / "adapter_config.json", config)
+    return None
