@@ -30,8 +30,11 @@ class UpstreamConfig(Section):
 
 
 class AudioConfig(Section):
-    speakers: Literal["single", "by_folder"] = "single"
-    """by_folder: every folder below audio/ is a speaker."""
+    speakers: Literal["auto", "single", "by_folder"] = "auto"
+    """single: all recordings are one person's. by_folder: every folder in audio/ is a speaker. auto: single, but
+    folders that look like several speakers are an error."""
+    skip_untranscribed: bool = False
+    """Drop, and count, recordings without a transcript instead of stopping."""
     sample_rate_hz: PositiveInt = 24000
     min_duration_s: Positive = 1.0
     max_duration_s: Positive = 30.0
