@@ -1,0 +1,1 @@
+"""Upstream's code: brought at its pinned commit, verified file by file, patched; and the bridge that imports it."""
