@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from cosytune import files
 from cosytune.errors import UserError, run_main
-from cosytune.layout import Layout
+from cosytune.layout import ROOT, Layout
 from cosytune.record import Record, flatten
 from cosytune.schema import Config
 from cosytune.stages import STAGES
@@ -36,16 +36,26 @@ def load(path: Path) -> tuple[Config, Layout]:
     """The frozen config of a run and the paths of its recipe. Every stage starts here."""
     if not path.is_file():
         raise UserError(f"{path}: no such config; run ./run.sh, which writes it")
+    path = path.absolute()
     return parse(_read_yaml(path), str(path)), Layout(recipe=path.parents[2], exp=path.parent.name)
 
 
-def parse(values: Mapping[str, Any], source: str) -> Config:
-    """Check raw values against the schema; raises one UserError that lists every mistake."""
+def parse(values: Mapping[str, Any], source: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Check raw values against the schema; raises one UserError that lists every mistake.
+
+    `source` is what the values come from; those that `overrides` names come from the command line.
+    """
     try:
         return Config.model_validate(dict(values))
     except ValidationError as failure:
-        messages = [_explain(error, source) for error in failure.errors(include_url=False)]
-        raise UserError(*messages, exit_status=_USAGE) from None
+        messages: dict[str, str] = {}
+        for error in failure.errors(include_url=False):
+            key, message = _explain(error)
+            place = "command line" if overrides and _has(overrides, key) else source
+            start = f"{place}: {key} = {error['input']!r}: " if error["type"] != "extra_forbidden" else f"{place}: "
+            # A value of several types fails once for each of them.
+            messages[key] = f"{messages[key]}, or {message}" if key in messages else start + message
+        raise UserError(*messages.values(), exit_status=_USAGE) from None
 
 
 def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -71,13 +81,14 @@ def parse_override(override: str) -> dict[str, Any]:
 
 def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: int) -> Path:
     """Merge, check, compare with what finished stages used, write `exp/<name>/config.yaml`; return its path."""
-    layout = Layout(recipe=_recipe(recipe), exp=exp)
+    layout = Layout(recipe=find_recipe(recipe), exp=checked_name(exp))
     kept = _kept_overrides(layout, overrides) if first > STAGES[0].number else []
     if kept:
         print(f"continuing {exp}: keeps {' '.join(kept)} from the run before", file=sys.stderr)
     given = [*kept, *overrides]
-    layers = [_read_yaml(layout.conf), *(parse_override(item) for item in given)]
-    config = parse(merge(layers), f"{layout.conf.name} and the command line")
+    overriding = merge([parse_override(item) for item in given])
+    source = layout.conf.relative_to(ROOT) if layout.conf.is_relative_to(ROOT) else layout.conf
+    config = parse(merge([_read_yaml(layout.conf), overriding]), str(source), overriding)
     _refuse_stale_stages(layout, config, first, last)
     values = config.model_dump(mode="json")
     files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
@@ -85,14 +96,23 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
     return layout.config
 
 
-def _recipe(recipe: Path) -> Path:
-    if (recipe / "conf.yaml").is_file():
-        return recipe.resolve()
-    have = sorted(path.parent.name for path in recipe.parent.glob("*/conf.yaml"))
-    hint = f"; there are: {', '.join(have)}" if have else ""
+def find_recipe(given: Path) -> Path:
+    """The recipe's directory: `given` as seen from the working directory, else from the repository's root."""
+    for path in (given, ROOT / given):
+        if (path / "conf.yaml").is_file():
+            return path.resolve()
+    have = sorted(path.parent.name for path in (ROOT / "egs").glob("*/conf.yaml") if path.parent.name != "TEMPLATE")
     raise UserError(
-        f"{recipe}: no recipe there (no conf.yaml); make one with cp -r egs/TEMPLATE {recipe}{hint}", exit_status=_USAGE
+        f"{given}: no recipe there (no conf.yaml); make one with cp -r egs/TEMPLATE egs/NAME; "
+        f"egs/ has {', '.join(have) or 'none yet'}",
+        exit_status=_USAGE,
     )
+
+
+def checked_name(exp: str) -> str:
+    if re.fullmatch(r"[^\W_][\w.+ -]*", exp):
+        return exp
+    raise UserError(f"--exp '{exp}': not a directory's name; use letters, digits and _ . + -", exit_status=_USAGE)
 
 
 def _overrides_file(layout: Layout) -> Path:
@@ -114,11 +134,13 @@ def _refuse_stale_stages(layout: Layout, config: Config, first: int, last: int) 
         record = Record.read(layout, stage)
         if record is None or first <= stage.number <= last:
             continue
-        for change in record.changed_settings(flatten(config, stage.uses)):
-            messages.append(
-                f"{change}, which stage {stage.number} ({stage.name}) has used; "
-                f"run it again with --stage {min(stage.number, first)}, or take another --exp name"
-            )
+        option = "--stage" if stage.number < first else "--stop_stage"
+        another_exp = "" if stage.is_shared else ", or take another --exp name"
+        messages += [
+            f"{change}, which stage {stage.number} ({stage.name}) has used; "
+            f"run it again with {option} {stage.number}{another_exp}"
+            for change in record.changed_settings(flatten(config, stage.uses))
+        ]
     if messages:
         raise UserError(*messages, exit_status=_USAGE)
 
@@ -153,15 +175,36 @@ def _scalar(text: str, override: str) -> Any:
         raise UserError(f"'{override}': the value is not readable as YAML; quote it", exit_status=_USAGE) from None
 
 
-def _explain(error: Any, source: str) -> str:
-    """One line for one pydantic error: where, which value, and what would be right."""
+def _explain(error: Any) -> tuple[str, str]:
+    """The key of one pydantic error, and what would be right in its place."""
     location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
+    known = _all_keys(Config)
     if error["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(key, _all_keys(Config), n=1, cutoff=0.0)
-        return f"{source}: unknown key '{key}'; did you mean '{nearest[0]}'?"
+        key = ".".join(location)
+        # `lerning_rate` alone and `train.lm.learning_rate` are both meant to be found.
+        tails = {name.rpartition(".")[2]: name for name in reversed(known)}
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or [
+            tails[tail] for tail in difflib.get_close_matches(location[-1], tails, n=1, cutoff=0.0)
+        ]
+        return key, f"unknown key '{key}'; did you mean '{near[0]}'?"
+    while location and ".".join(location) not in known:
+        location.pop()  # pydantic adds the types that it tried and the places in a list
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{source}: {key} = {error['input']!r}: {message}"
+    if error["type"] == "string_type":
+        message += '; put it in quotes: "..."'
+    return ".".join(location), message
+
+
+def _has(values: Mapping[str, Any], key: str) -> bool:
+    """Whether the nested mapping sets the dotted key."""
+    value: Any = values
+    for part in key.split("."):
+        if not isinstance(value, Mapping):
+            return True  # a whole section was replaced by a scalar
+        if part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -181,7 +224,7 @@ def main() -> int:
     parser.add_argument("--stage", type=int, default=STAGES[0].number)
     parser.add_argument("--stop_stage", type=int, default=STAGES[-1].number)
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     print(freeze(arguments.recipe, arguments.exp, arguments.overrides, arguments.stage, arguments.stop_stage))
     return 0
 

@@ -16,8 +16,6 @@ from cosytune.layout import ROOT, Layout
 from cosytune.schema import Config
 from cosytune.stages import Stage
 
-_FIRST_STAGE_OF_AN_EXPERIMENT = 4  # what comes before is the speaker's data, which all experiments share
-
 
 @dataclass(frozen=True)
 class FileState:
@@ -46,17 +44,19 @@ class Record:
 
     @staticmethod
     def path(layout: Layout, stage: Stage) -> Path:
-        shared = stage.number < _FIRST_STAGE_OF_AN_EXPERIMENT
-        return (layout.recipe / "data" if shared else layout.exp_dir) / "done" / f"{stage.name}.json"
+        return (layout.recipe / "data" if stage.is_shared else layout.exp_dir) / "done" / f"{stage.name}.json"
 
     @classmethod
     def read(cls, layout: Layout, stage: Stage) -> Record | None:
         path = cls.path(layout, stage)
         if not path.is_file():
             return None
-        value = files.read_json(path)
-        states = {part: {name: FileState(**state) for name, state in value[part].items()} for part in _PARTS}
-        return cls(settings=value["settings"], **states)
+        try:
+            value = files.read_json(path)
+            states = {part: {name: FileState(**state) for name, state in value[part].items()} for part in _PARTS}
+            return cls(settings=value["settings"], **states)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None  # damaged or of another version: the stage cannot be called done
 
     def write(self, layout: Layout, stage: Stage) -> None:
         value = {part: {name: vars(state) for name, state in getattr(self, part).items()} for part in _PARTS}
@@ -83,7 +83,7 @@ class Record:
             return f"{added[0]} is new"
         for part, paths in (
             (self.inputs, now),
-            (self.outputs, {name: layout.recipe / name for name in self.outputs}),
+            (self.outputs, {name: path_of(layout, name) for name in self.outputs}),
         ):
             for name, path in paths.items():
                 if not path.is_file():
@@ -123,6 +123,11 @@ def capture(
     known = known or {}
     named = {_name(layout, path): path for path in sorted(paths)}
     return {name: FileState.of(path, known.get(name)) for name, path in named.items()}
+
+
+def path_of(layout: Layout, name: str) -> Path:
+    """The file that a record calls `name`."""
+    return next((base / name for base in (layout.recipe, ROOT) if (base / name).exists()), layout.recipe / name)
 
 
 def _name(layout: Layout, path: Path) -> str:

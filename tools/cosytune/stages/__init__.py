@@ -15,7 +15,13 @@ class Stage:
     uses: tuple[str, ...]
     always: bool = False
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it makes the speaker's data, which all experiments share."""
+        return self.number < _FIRST_OF_AN_EXPERIMENT
 
+
+_FIRST_OF_AN_EXPERIMENT = 4
 _BASE = ("model", "base", "model_dir")
 STAGES = (
     Stage(-1, "setup", "upstream's code verified and patched; the base model, checked", (*_BASE, "upstream"), True),

@@ -21,7 +21,10 @@ from cosytune.stages import STAGES, Stage
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage gets. `again`: the user named this stage, so it starts over even if nothing changed."""
+    """What a stage gets. `again`: the user named this finished stage, so it starts over even if nothing changed.
+
+    A stage that was stopped on its way is not finished: named or not, it may go on from what it has.
+    """
 
     config: Config
     layout: Layout
@@ -64,10 +67,10 @@ def _run(
     parser.add_argument("--again", action="store_true", help="run even if nothing changed")
     arguments = parser.parse_args()
     config, layout = configs.load(arguments.config)
-    context = Context(config, layout, arguments.again)
+    before = Record.read(layout, stage)
+    context = Context(config, layout, again=arguments.again and before is not None)
     settings = flatten(config, stage.uses)
     read = sorted(inputs(context))
-    before = Record.read(layout, stage)
     title = f"stage {stage.number} ({stage.name})"
     if before is not None and not stage.always:
         reason = "asked for" if arguments.again else before.stale_reason(layout, settings, read)

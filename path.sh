@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# Sourced by run.sh and tests/run.sh: the repository's root, its interpreter, PYTHONPATH, locale and caches.
+# Installs the environment when there is none, or one that another requirements.lock made.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+export ROOT
+
+if [[ $(cat "$ROOT/.venv/requirements.lock.sha256" 2> /dev/null) != "$(sha256sum < "$ROOT/requirements.lock")" ]]; then
+  "$ROOT/tools/install.sh" || exit
+fi
+export PATH=$ROOT/.venv/bin:$PATH
+export PYTHONPATH=$ROOT/tools  # never $ROOT: upstream has a tools/ of its own
+unset PYTHONHOME
+export LC_ALL=C.UTF-8 PYTHONUTF8=1  # Kaldi's order of lines, and Japanese text on any machine
+export PYTHONHASHSEED=0             # two runs are the same run, libraries that iterate over sets included
+
+# An unknown user id (docker --user) has no name and no home: librosa, matplotlib and torch.compile want both.
+export USER=${USER:-$(id -un 2> /dev/null || echo "uid$UID")}
+if [[ ! -w ${HOME:-/nonexistent} ]]; then
+  export HOME=${TMPDIR:-/tmp}/cosytune-$UID
+  mkdir -p "$HOME" || exit
+  export XDG_CACHE_HOME=$HOME/.cache NUMBA_CACHE_DIR=$HOME/numba MPLCONFIGDIR=$HOME/matplotlib
+  export TORCHINDUCTOR_CACHE_DIR=$HOME/inductor
+fi
