@@ -1,4 +1,4 @@
-"""python tests/bench/run_recipe.py egs/demo [arguments of run.sh]: seconds of every stage, peak memory of the whole run.
+"""python tests/bench/run_recipe.py egs/demo [arguments of run.sh]: seconds of every stage, peak memory of all.
 
 The recipe is copied to a temporary directory first, so that every stage has its work to do.
 """
