@@ -30,8 +30,9 @@ give_up() {
   [[ $PWD != "$ROOT" ]] || way[0]=./run.sh
   (( last == 7 )) || way+=(--stop_stage "$last")
   [[ $exp == default ]] || way+=(--exp "$exp")
-  printf 'stage %s (%s) failed with status %s; mend it and go on with: %s\n' \
-    "$number" "$stage" "$status" "$(printf '%q ' "${way[@]}" "${overrides[@]}")" >&2
+  printf 'stage %s (%s) failed with status %s; mend it and go on with:' "$number" "$stage" "$status" >&2
+  printf ' %q' "${way[@]}" "${overrides[@]}" >&2
+  printf '\n' >&2
   exit "$status"
 }
 
