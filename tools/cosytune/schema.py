@@ -123,6 +123,8 @@ class EvaluateConfig(Section):
     sentences: list[str] = Field(default_factory=list)
     """What the report lets the voice say, beside the texts of the test clips."""
     max_sentences: PositiveInt = 4
+    max_test_clips: PositiveInt = 4
+    """Texts of test clips that it says too, to be compared with the real clips."""
 
 
 class Config(Section):
