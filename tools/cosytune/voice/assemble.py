@@ -105,7 +105,9 @@ def _link_base(voice: Voice, base_dir: Path, out: Path) -> None:
     `flow.decoder.estimator.fp32.onnx`); upstream's `load_jit` and `load_trt` would put them in the place of the
     tuned flow without a word.
     """
-    for name in families.get(voice.versions["family"]).shared_files:
+    family = families.get(voice.versions["family"])
+    shared = (family.yaml, family.vocoder, family.speaker_encoder, family.speech_tokenizer, family.text_tokenizer)
+    for name in shared:
         link(base_dir / name, out / name)
 
 

@@ -1,0 +1,54 @@
+"""Stage 7: voice/ -> report/index.html: the tuned voice beside the untuned base and real clips, heard and measured.
+
+python -m cosytune.stages.evaluate egs/demo/exp/default/config.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cosytune import families, files
+from cosytune.stages.runner import Context, need, run_stage
+from cosytune.voice import audition, bundle, report, scoring
+
+
+def work(context: Context) -> None:
+    """Speak, measure, write scores.json and the page."""
+    config, layout = context.config, context.layout
+    voice = bundle.read(layout.voice)
+    texts = audition.passages(config, layout, voice)
+    takes = audition.speak(config, layout, voice, texts)
+    scores, mels = audition.measure(config, layout, texts, takes)
+    files.write_json(layout.report / "scores.json", scores)
+    family = families.get(config.model)
+    frames_per_s = family.token_rate_hz * family.token_mel_ratio
+    page = report.write(config, layout, report.Results(scores, mels, frames_per_s))
+    for key, metric in scoring.METRICS.items():
+        shown = (f"{who} {metric.show(scores['summary'][who][key])}" for who in ("tuned", "base", "real"))
+        print(f"{metric.label}: {', '.join(shown)}")
+    if voice.versions["base"]["random_weights"]:
+        print("the base has random weights: the voice is noise-like, the figures only show that every stage works")
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
+
+
+def inputs(context: Context) -> Iterable[Path]:
+    layout = context.layout
+    yield need(layout.voice / bundle.MANIFEST, "export")
+    yield need(layout.selection, "select")
+    yield need(layout.data_all / "report.json", "prepare")
+    yield need(layout.data_all / "utt2embedding.pt", "embed")
+    yield need(layout.parquet / "report.json", "pack")
+    for split in ("train", "cv", "test"):
+        yield from (need(layout.data(split) / name, "pack") for name in ("wav.scp", "text", "utt2spk"))
+    for module in context.config.train.modules:
+        yield need(layout.module(module) / "history.jsonl", "train")
+
+
+def outputs(context: Context) -> Iterable[Path]:
+    report_dir = context.layout.report
+    return [report_dir / "index.html", report_dir / "scores.json", *sorted((report_dir / "audio").glob("*.wav"))]
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", work, inputs, outputs)

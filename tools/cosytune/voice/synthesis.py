@@ -1,0 +1,125 @@
+"""Text and an assembled model directory -> speech, without reference audio.
+
+    python -m cosytune.voice say "おはようございます。" --voice egs/demo/voice -o out.wav
+
+Upstream's own CosyVoice2 class speaks, in its SFT mode; the text goes through `cosytune.text` and not through
+upstream's front end, which reads Japanese with any kanji as Chinese.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosytune import text
+from cosytune.errors import UserError
+from cosytune.families import Family
+
+_PAUSE_S = 0.2
+"""Between two sentences, which are spoken one by one."""
+TOKENS_PER_TEXT_TOKEN = 20
+"""Upstream's `max_token_text_ratio`: a sentence that does not end is cut there."""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Mono speech. `samples`: float32 [n] in -1..1. `cut`: sentences that did not end and were cut at the limit."""
+
+    samples: NDArray[np.float32]
+    rate_hz: int
+    sentences: list[str]
+    cut: list[str]
+    spent_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.rate_hz
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of speech."""
+        return self.spent_s / self.duration_s
+
+
+class Speaker:
+    """One loaded model. Loading takes seconds and the model's memory, so make one and let it speak often."""
+
+    def __init__(self, model_dir: Path, family: Family) -> None:
+        """`model_dir`: as `assemble` makes it. Raises UserError if the YAML in it is not the family's own."""
+        from cosytune.upstream import bridge
+
+        self._family = family
+        self._model: Any = bridge.load_cosyvoice(model_dir, family)
+
+    def say(self, words: str, speaker: str, language: str, seed: int) -> Speech:
+        """Speak `words`; the same seed gives the same samples. Raises UserError when there is nothing to say."""
+        sentences = text.split_sentences(words, language)
+        if not sentences:
+            raise UserError(f"text: {words!r}: nothing to say; write at least one letter or digit")
+        started_s = time.monotonic()
+        spoken, cut = [], []
+        for sentence in sentences:
+            samples = self._sentence(sentence, speaker, seed)
+            spoken.append(samples)
+            if self._tokens(samples) >= self._limit(sentence):
+                cut.append(sentence)
+        return Speech(self._join(spoken), self._family.sample_rate_hz, sentences, cut, time.monotonic() - started_s)
+
+    def _sentence(self, sentence: str, speaker: str, seed: int) -> NDArray[np.float32]:
+        """One sentence, seeded by itself: it sounds the same alone and within a longer text."""
+        import torch
+        from transformers import set_seed
+
+        set_seed(seed)
+        with _errors_of_threads() as errors, torch.inference_mode():
+            outputs = list(self._model.inference_sft(sentence, speaker, stream=False, text_frontend=False))
+        if errors:
+            raise RuntimeError(f"upstream failed on {sentence!r}") from errors[0]
+        samples: NDArray[np.float32] = torch.cat([one["tts_speech"] for one in outputs], dim=1)[0].float().numpy()
+        if not np.isfinite(samples).all():
+            raise UserError(f"{sentence!r}: the model spoke NaN; the voice diverged: choose another checkpoint")
+        return samples
+
+    def _tokens(self, samples: NDArray[np.float32]) -> int:
+        return round(len(samples) / self._family.sample_rate_hz * self._family.token_rate_hz)
+
+    def _limit(self, sentence: str) -> int:
+        frontend = self._model.frontend
+        ids = frontend.tokenizer.encode(sentence, allowed_special=frontend.allowed_special)
+        return len(ids) * TOKENS_PER_TEXT_TOKEN
+
+    def _join(self, spoken: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        pause = np.zeros(round(_PAUSE_S * self._family.sample_rate_hz), dtype=np.float32)
+        parts = [part for samples in spoken for part in (samples, pause)]
+        return np.concatenate(parts[:-1])
+
+
+def write_wav(path: Path, samples: NDArray[np.float32], rate_hz: int) -> None:
+    """16-bit PCM, whole or not at all. What is beyond full scale is limited to it, not wrapped around."""
+    import soundfile
+
+    from cosytune import files
+
+    levels = np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
+    with files.atomic_path(path) as temporary:
+        soundfile.write(temporary, levels, rate_hz, format="WAV", subtype="PCM_16")
+
+
+@contextmanager
+def _errors_of_threads() -> Iterator[list[BaseException]]:
+    """What threads raise: upstream's LLM runs in one, and goes on to speak half a sentence when it fails."""
+    errors: list[BaseException] = []
+    former = threading.excepthook
+    threading.excepthook = lambda arguments: errors.append(arguments.exc_value or RuntimeError("unknown"))
+    try:
+        yield errors
+    finally:
+        threading.excepthook = former
