@@ -114,10 +114,10 @@ def write_table(path: Path, values: Mapping[str, str]) -> None:
     files.write_text(path, "".join(f"{key} {value}\n" for key, value in sorted(values.items())))
 
 
-def read_table(path: Path, *, ordered: bool = True) -> Table:
+def read_table(path: Path, *, strict: bool = True) -> Table:
     """The lines of one file, with all that is wrong in it alone; never raises for its content.
 
-    `ordered=False` takes any order, tabs and runs of spaces after the id: a directory that others made.
+    `strict=False` is for a directory that others made: any order, tabs, runs of spaces, blank lines and empty values.
     """
     table = Table(path)
     try:
@@ -131,22 +131,24 @@ def read_table(path: Path, *, ordered: bool = True) -> Table:
         line = raw.removesuffix("\r")
         if not line and number == content.count("\n") + 1:
             break
-        if not ordered:
-            line = " ".join(line.split(None, 1)).rstrip()
+        if not strict:
+            line = line.replace("\t", " ").strip(" ")
+            if not line:
+                continue
         key, _, value = line.partition(" ")
-        if problem := _line_problem(path.name, line, key, value):
+        if problem := _line_problem(path.name, line, key, value, strict):
             table.report(number, problem)
         elif key in table.lines:
             table.report(number, f"'{key}' is already in line {table.lines[key].number}; delete one of the two")
         else:
-            if ordered and key < previous:
+            if strict and key < previous:
                 table.report(number, f"'{key}' is not in order after '{previous}'; sort the file with LC_ALL=C sort")
-            table.lines[key] = Line(number, key, value)
+            table.lines[key] = Line(number, key, value if strict else value.lstrip(" "))
             previous = key
     return table
 
 
-def _line_problem(name: str, line: str, key: str, value: str) -> str | None:
+def _line_problem(name: str, line: str, key: str, value: str, strict: bool) -> str | None:
     if "\0" in line:
         return "a NUL character; delete it, or convert the file to UTF-8 if it is UTF-16"
     if "\t" in line:
@@ -155,7 +157,7 @@ def _line_problem(name: str, line: str, key: str, value: str) -> str | None:
         return "an empty line; delete it"
     if not key:
         return "begins with a space; begin with the id"
-    if not value.strip():
+    if strict and not value.strip():
         what = "no transcript" if name == "text" else "no value"
         return f"'{key}' has {what}; write one after the id or delete the id from every file"
     return None
