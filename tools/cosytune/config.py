@@ -69,11 +69,14 @@ def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def parse_override(override: str) -> dict[str, Any]:
-    """`train.llm.learning_rate=5e-5` -> a nested mapping; the value is read as YAML, `1e-4` as a number."""
+    """`train.llm.learning_rate=5e-5` -> a nested mapping; the value is read as YAML, `1e-4` as a number.
+
+    Where the schema wants text, `speaker=007` and `description=my voice: calm` are text.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"'{override}': not a setting; write key=value, for example base=tiny", exit_status=_USAGE)
-    value: Any = _scalar(text, override)
+    value: Any = text if _wants_text(key, text) else _scalar(text, override)
     for part in reversed(key.split(".")):
         value = {part: value}
     return typing.cast(dict[str, Any], value)
@@ -112,7 +115,7 @@ def find_recipe(given: Path) -> Path:
 def checked_name(exp: str) -> str:
     if re.fullmatch(r"[^\W_][\w.+ -]*", exp):
         return exp
-    raise UserError(f"--exp '{exp}': not a directory's name; use letters, digits and _ . + -", exit_status=_USAGE)
+    raise UserError(f"--exp {exp!r}: not a directory's name; use letters, digits and _ . + -", exit_status=_USAGE)
 
 
 def _overrides_file(layout: Layout) -> Path:
@@ -149,7 +152,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
     except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        raise UserError(f"{path}: not readable as YAML: {failure}".replace("\n", " "), exit_status=_USAGE) from None
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(failure).split())}", exit_status=_USAGE) from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -158,7 +161,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader (so the checks for unsafe ones are off) that reads 1e-4 as a number: YAML 1.1 asks for a dot."""
+    """SafeLoader (so the checks for unsafe ones are off) that reads 1e-4 as a number (YAML 1.1 asks for a dot).
+
+    A key that stands twice is an error: YAML itself would silently take the last.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for twice in {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -173,6 +185,22 @@ def _scalar(text: str, override: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506
     except yaml.YAMLError:
         raise UserError(f"'{override}': the value is not readable as YAML; quote it", exit_status=_USAGE) from None
+
+
+def _wants_text(key: str, text: str) -> bool:
+    """Whether `text` is to be taken as it is: the setting is a text, and YAML reads something else in it."""
+    kinds: Any = Config
+    for part in key.split("."):
+        field = kinds.model_fields.get(part) if isinstance(kinds, type) and issubclass(kinds, BaseModel) else None
+        if field is None:
+            return False
+        kinds = field.annotation
+    if kinds is not str and str not in typing.get_args(kinds):
+        return False
+    try:
+        return text != "" and not isinstance(yaml.load(text, Loader=_Loader), str)  # noqa: S506
+    except yaml.YAMLError:
+        return True
 
 
 def _explain(error: Any) -> tuple[str, str]:

@@ -1,0 +1,251 @@
+"""Layers, checks and freezing of the config, through its public functions and through its command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cosytune import config as configs
+from cosytune import files
+from cosytune.errors import UserError
+from cosytune.layout import ROOT, Layout
+from cosytune.record import Record, flatten
+from cosytune.schema import Config
+from cosytune.stages import STAGES
+
+FIRST, LAST = STAGES[0].number, STAGES[-1].number
+
+
+def stage(name: str):
+    return next(one for one in STAGES if one.name == name)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "花子's voice"
+    path.mkdir()
+    (path / "conf.yaml").write_text("base: tiny\ntrain:\n  llm: {learning_rate: 2e-4}\n", encoding="utf-8")
+    return path
+
+
+def frozen(recipe: Path, *overrides: str, first: int = FIRST, last: int = LAST, exp: str = "default") -> Config:
+    return configs.load(configs.freeze(recipe, exp, overrides, first, last))[0]
+
+
+def mistakes(recipe: Path, *overrides: str, first: int = FIRST, last: int = LAST, exp: str = "default") -> list[str]:
+    with pytest.raises(UserError) as raised:
+        configs.freeze(recipe, exp, overrides, first, last)
+    assert raised.value.exit_status == 2
+    assert all("\n" not in message for message in raised.value.messages)
+    return list(raised.value.messages)
+
+
+def finish(recipe: Path, name: str, config: Config) -> None:
+    """Leave the record that the runner leaves when the stage has finished with this config."""
+    Record(flatten(config, stage(name).uses), {}, {}).write(Layout(recipe), stage(name))
+
+
+def test_layers_defaults_below_the_recipe_below_the_command_line(recipe: Path) -> None:
+    config = frozen(recipe, "train.llm.num_train_epochs=3", "seed=7")
+    assert config.train.llm.learning_rate == 2e-4
+    assert config.train.llm.num_train_epochs == 3
+    assert config.seed == 7
+    assert config.train.flow.learning_rate == Config().train.flow.learning_rate
+    assert config.base == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("5E-5", 5e-5), (".5e-3", 5e-4), ("1.5e-4", 1.5e-4), ("1", 1.0)]
+)
+def test_numbers_as_people_write_them(recipe: Path, text: str, value: float) -> None:
+    assert frozen(recipe, f"train.llm.learning_rate={text}").train.llm.learning_rate == value
+
+
+def test_values_are_yaml(recipe: Path) -> None:
+    config = frozen(
+        recipe, "description=a = b: c", "train.modules=[flow]", "export.merged=false", "speaker='007'", "model_dir="
+    )
+    assert config.description == "a = b: c"
+    assert config.train.modules == ["flow"]
+    assert config.export.merged is False
+    assert config.speaker == "007"
+    assert config.model_dir is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("bas=tiny", "base"),
+        ("train.llm.learning_rat=1e-4", "train.llm.learning_rate"),
+        ("lora.lm=1e-4", "lora.llm"),
+        ("learnin_rate=1e-4", "train.llm.learning_rate"),
+        ("audio.min_duration=1", "audio.min_duration_s"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_right_one(recipe: Path, wrong: str, right: str) -> None:
+    (message,) = mistakes(recipe, wrong)
+    assert message.startswith(f"command line: unknown key '{wrong.partition('=')[0]}'")
+    assert message.endswith(f"did you mean '{right}'?")
+
+
+def test_all_mistakes_at_once_each_with_its_place(recipe: Path) -> None:
+    (recipe / "conf.yaml").write_text("bass: tiny\nseed: -1\ntrain: {llm: {num_train_epochs: many}}\n")
+    found = mistakes(recipe, "lora.llm.r=0", "token_max_length=0")
+    assert len(found) == 5
+    places = sorted(message.partition(": ")[0] for message in found)
+    assert places == [str(recipe / "conf.yaml")] * 3 + ["command line"] * 2
+    text = "\n".join(found)
+    assert "train.llm.num_train_epochs = 'many'" in text
+    assert "seed = -1" in text
+    assert "lora.llm.r = 0" in text
+
+
+def test_a_value_of_several_types_is_one_mistake(recipe: Path) -> None:
+    (message,) = mistakes(recipe, "train.llm.max_tokens_per_batch=0")
+    assert message.startswith("command line: train.llm.max_tokens_per_batch = 0: ")
+    assert "greater than 0" in message
+    assert "'auto'" in message
+
+
+def test_text_settings_of_the_command_line_are_text(recipe: Path) -> None:
+    config = frozen(recipe, "speaker=007", "description=calm: [low", "licence='CC0: 1'", "consent=yes")
+    assert (config.speaker, config.description, config.licence, config.consent) == (
+        "007",
+        "calm: [low",
+        "CC0: 1",
+        "yes",
+    )
+
+
+def test_a_number_where_text_is_wanted_says_how_to_quote(recipe: Path) -> None:
+    (recipe / "conf.yaml").write_text("speaker: 007\n")
+    assert "speaker = 7" in mistakes(recipe)[0]
+    assert "quotes" in mistakes(recipe)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: [tiny", "not readable as YAML"),
+        ("- base\n", "expected 'key: value' lines"),
+        ("seed: 1\nseed: 2\n", "'seed' stands twice"),
+        ("description: !!python/object/apply:os.getcwd []\n", "not readable as YAML"),
+    ],
+)
+def test_a_conf_that_is_no_mapping_is_one_line(recipe: Path, text: str, says: str) -> None:
+    (recipe / "conf.yaml").write_text(text)
+    (message,) = mistakes(recipe)
+    assert says in message
+    assert message.startswith(str(recipe / "conf.yaml"))
+
+
+def test_a_conf_in_another_encoding_is_one_line(recipe: Path) -> None:
+    (recipe / "conf.yaml").write_bytes("description: 花子の声\n".encode("shift_jis"))
+    assert "not readable" in mistakes(recipe)[0]
+
+
+@pytest.mark.parametrize("override", ["=3", "=", "[=]"])
+def test_an_override_that_is_none(recipe: Path, override: str) -> None:
+    assert mistakes(recipe, override)
+
+
+@pytest.mark.parametrize("exp", ["", ".", "..", "../x", "a/b", "-x", ".hidden", "a\nb"])
+def test_an_experiment_stays_in_its_recipe(recipe: Path, exp: str) -> None:
+    assert "not a directory's name" in mistakes(recipe, exp=exp)[0]
+
+
+@pytest.mark.parametrize("exp", ["a", "rank 32", "試し-2", "v1.2+b"])
+def test_an_experiment_may_have_a_readable_name(recipe: Path, exp: str) -> None:
+    assert configs.freeze(recipe, exp, [], FIRST, LAST) == recipe / "exp" / exp / "config.yaml"
+
+
+def test_a_mistake_leaves_the_frozen_config_as_it_was(recipe: Path) -> None:
+    path = configs.freeze(recipe, "default", ["seed=7"], FIRST, LAST)
+    before = path.read_bytes()
+    mistakes(recipe, "sed=8")
+    assert path.read_bytes() == before
+
+
+def test_the_frozen_config_is_complete_and_reads_back_the_same(recipe: Path) -> None:
+    path = configs.freeze(recipe, "default", ["seed=7", "description=花子の声: 1"], FIRST, LAST)
+    config, layout = configs.load(path)
+    assert layout == Layout(recipe.resolve(), "default")
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == config.model_dump(mode="json")
+    assert "花子の声" in path.read_text(encoding="utf-8")
+
+
+def test_later_stages_keep_the_settings_of_the_run_before(recipe: Path) -> None:
+    frozen(recipe, "seed=7", "train.llm.num_train_epochs=3")
+    assert frozen(recipe, "train.llm.num_train_epochs=4", first=3).seed == 7
+    again = frozen(recipe, first=4)
+    assert (again.seed, again.train.llm.num_train_epochs) == (7, 4)
+    assert frozen(recipe).seed == Config().seed  # a run of everything starts from the recipe alone
+
+
+def test_settings_of_one_experiment_stay_there(recipe: Path) -> None:
+    frozen(recipe, "seed=7", exp="one")
+    assert frozen(recipe, first=3, exp="two").seed == Config().seed
+
+
+def test_a_changed_key_of_a_finished_stage_stops_with_the_difference(recipe: Path) -> None:
+    finish(recipe, "train", frozen(recipe))
+    (message,) = mistakes(recipe, "train.llm.learning_rate=5e-5", first=5)
+    assert message.startswith("train.llm.learning_rate was 0.0002, is 5e-05, which stage 4 (train) has used")
+    assert message.endswith("--stage 4, or take another --exp name")
+    finish(recipe, "train", frozen(recipe, "train.llm.learning_rate=5e-5", first=4))  # the stage itself may take it
+    frozen(recipe, "export.merged=false", first=5)  # and what the stage did not use may change
+
+
+def test_a_changed_key_of_the_shared_data_is_not_mended_by_another_experiment(recipe: Path) -> None:
+    finish(recipe, "pack", frozen(recipe))
+    (message,) = mistakes(recipe, "split.cv_fraction=0.3", first=4)
+    assert message.endswith("run it again with --stage 3")
+    assert mistakes(recipe, "split.cv_fraction=0.3", first=4, exp="another")
+
+
+def test_a_changed_key_of_a_later_stage_names_that_stage(recipe: Path) -> None:
+    finish(recipe, "export", frozen(recipe))
+    (message,) = mistakes(recipe, "licence=CC0", first=0, last=4)
+    assert "run it again with --stop_stage 6" in message
+
+
+def test_a_stage_without_config_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such config; run \./run\.sh"):
+        configs.load(tmp_path / "exp" / "default" / "config.yaml")
+
+
+def test_the_command_prints_the_path_alone_and_imports_nothing_heavy(recipe: Path) -> None:
+    script = (
+        "import sys; sys.argv = ['config', *sys.argv[1:]]\n"
+        "from cosytune.config import main; main()\n"
+        "print([name for name in ('torch', 'numpy', 'transformers', 'onnxruntime') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(recipe), "--stage", "-1", "--exp", "x", "--", "seed=7"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines() == [str(recipe / "exp" / "x" / "config.yaml"), "[]"]
+
+
+@pytest.mark.parametrize("conf", sorted(ROOT.glob("egs/*/conf.yaml")), ids=lambda path: path.parent.name)
+def test_every_shipped_conf_is_right(conf: Path) -> None:
+    values = yaml.safe_load(conf.read_text(encoding="utf-8")) or {}
+    assert configs.parse(values, str(conf)).model == "cosyvoice2-0.5b"
+
+
+def test_every_setting_that_a_stage_uses_exists() -> None:
+    for one in STAGES:
+        assert flatten(Config(), one.uses), one.name
+
+
+def test_overrides_are_kept_as_given(recipe: Path) -> None:
+    path = configs.freeze(recipe, "default", ["seed=7"], FIRST, LAST)
+    assert files.read_json(path.parent / "overrides.json") == ["seed=7"]
