@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,6 +30,7 @@ class UserError(Exception):
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run `main` and leave the process with its status; a UserError or a full disk becomes a line on stderr."""
+    signal.signal(signal.SIGTERM, _leave)
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -49,3 +51,9 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: {failure.filename or 'output'}: {remedy}", file=sys.stderr)
         status = 1
     sys.exit(status)
+
+
+def _leave(number: int, _frame: object) -> None:
+    """SIGTERM as an exception, so that temporary files go and `finally` runs; the status is the shell's for it."""
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(128 + number)
