@@ -6,29 +6,24 @@ Nothing here is trusted: the caller compares every file with the manifest.
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cosytune.errors import UserError
-from cosytune.upstream import patch
-from cosytune.upstream.manifest import COSYVOICE, MATCHA, Pin
+from cosytune.upstream import patch, programs
+from cosytune.upstream.manifest import COSYVOICE, MATCHA, MATCHA_SUBMODULE, Pin
 
 _IN_WHEEL = {COSYVOICE: "xinference/thirdparty/cosyvoice", MATCHA: "xinference/thirdparty/matcha"}
-_SUBMODULE = "third_party/Matcha-TTS"
 
 
 def from_wheel(pin: Pin, destination: Path) -> None:
     """Download the wheel by its sha256, take upstream's files out, and bring Matcha back to upstream's version."""
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".wheel-") as name:
-        _run(
-            [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, "--target", name, "--no-deps",
-             "--require-hashes", "--quiet", "-r", str(pin.directory / "wheel.txt")],
-        )  # fmt: skip
+        options = ("--python", sys.executable, "--target", name, "--no-deps", "--require-hashes", "--quiet")
+        programs.uv("pip", "install", *options, "-r", str(pin.directory / "wheel.txt"))
         _copy_packages({package: Path(name) / inside for package, inside in _IN_WHEEL.items()}, pin, destination)
     patch.git_apply(destination, pin.directory / "wheel-matcha.patch")
 
@@ -39,20 +34,17 @@ def from_git(pin: Pin, url: str, destination: Path) -> None:
         repository = Path(name)
         _git(repository, "init", "--quiet", "--bare")
         _fetch_commit(repository, url, pin.commit)
-        submodule_url = _git(
-            repository, "config", f"--blob={pin.commit}:.gitmodules", f"submodule.{_SUBMODULE}.url"
-        ).decode()
-        submodule_commit = _git(repository, "rev-parse", f"{pin.commit}:{_SUBMODULE}").decode()
-        _fetch_commit(repository, submodule_url.strip(), submodule_commit.strip())
         _extract(_git(repository, "archive", pin.commit, COSYVOICE), destination, pin)
-        archive = _git(repository, "archive", f"--prefix={_SUBMODULE}/", submodule_commit.strip(), Path(MATCHA).name)
+        url_key = f"submodule.{MATCHA_SUBMODULE}.url"
+        matcha_url = _git(repository, "config", f"--blob={pin.commit}:.gitmodules", url_key).decode().strip()
+        matcha_commit = _git(repository, "rev-parse", f"{pin.commit}:{MATCHA_SUBMODULE}").decode().strip()
+        _fetch_commit(repository, matcha_url, matcha_commit)
+        archive = _git(repository, "archive", f"--prefix={MATCHA_SUBMODULE}/", matcha_commit, Path(MATCHA).name)
         _extract(archive, destination, pin)
 
 
-def from_path(pin: Pin, checkout: Path, destination: Path) -> None:
+def from_checkout(pin: Pin, checkout: Path, destination: Path) -> None:
     """Copy the files out of a checkout, which is only read."""
-    if not (checkout / COSYVOICE).is_dir():
-        raise UserError(f"upstream.path = {checkout}: no CosyVoice checkout there (no {COSYVOICE}/)")
     _copy_packages({package: checkout / package for package in _IN_WHEEL}, pin, destination)
 
 
@@ -86,17 +78,4 @@ def _extract(archive: bytes, destination: Path, pin: Pin) -> None:
 
 def _git(repository: Path, *arguments: str) -> bytes:
     # no conversion of line endings, whatever the user's settings are: the bytes are hashed
-    return _run(["git", "-C", str(repository), "-c", "core.autocrlf=false", *arguments])
-
-
-def _run(command: Sequence[str]) -> bytes:
-    """What a program prints; a UserError with the last lines that it complained with."""
-    program = "uv" if "uv" in command else command[0]
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # an address that asks for a password fails at once
-    try:
-        return subprocess.run(command, check=True, capture_output=True, env=environment).stdout
-    except FileNotFoundError:
-        raise UserError(f"{program}: not found; sudo apt-get install {program}") from None
-    except subprocess.CalledProcessError as failure:
-        complaint = " ".join(failure.stderr.decode(errors="replace").split())
-        raise UserError(f"{program}: {complaint[-400:] or failure}") from None
+    return programs.git(repository, "-c", "core.autocrlf=false", *arguments)

@@ -17,7 +17,8 @@ from cosytune.layout import PATCHES
 
 COMMIT = "6e01309e01bc93bbeb83bdd996b1182a81aaf11e"
 COSYVOICE = "cosyvoice"
-MATCHA = "third_party/Matcha-TTS/matcha"
+MATCHA_SUBMODULE = "third_party/Matcha-TTS"
+MATCHA = f"{MATCHA_SUBMODULE}/matcha"
 PACKAGES = (COSYVOICE, MATCHA)
 """The parts of a checkout that are ours to judge: what upstream's models and trainer import."""
 

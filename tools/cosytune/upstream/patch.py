@@ -8,8 +8,6 @@ It runs in a directory of its own, on copies, and what it wrote is checked by sh
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from cosytune import files
 from cosytune.errors import UserError
+from cosytune.upstream import programs
 from cosytune.upstream.manifest import Pin, digest
 
 
@@ -36,19 +35,7 @@ def git_apply(directory: Path, patch: Path, *, reverse: bool = False, only: str 
     `only`: leave the hunks for other files out.
     """
     options = ["--reverse"] * reverse + [f"--include={only}"] * (only is not None)
-    try:
-        subprocess.run(
-            ["git", "apply", "--whitespace=nowarn", *options, str(patch.resolve())],
-            cwd=directory,
-            env=_environment(directory),
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        raise UserError("git: not found, and it applies the patches: sudo apt-get install git") from None
-    except subprocess.CalledProcessError as failure:
-        raise UserError(f"{patch.name}: does not apply: {failure.stderr.strip()}") from None
+    programs.git(directory, "apply", "--whitespace=nowarn", *options, str(patch.resolve()), settings=False)
 
 
 def record(pristine: Path, pin: Pin) -> str:
@@ -126,15 +113,3 @@ def _copy(source: Path, destination: Path, paths: Sequence[str]) -> None:
     for path in paths:
         (destination / path).parent.mkdir(parents=True, exist_ok=True)
         (destination / path).write_bytes((source / path).read_bytes())
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    """Git alone: no repository around the directory, no settings of the user's (core.autocrlf would change bytes)."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return {
-        **kept,
-        "GIT_CEILING_DIRECTORIES": str(directory.resolve().parent),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "LC_ALL": "C",
-    }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cosytune.errors import UserError
-from cosytune.upstream import patch
-from cosytune.upstream.manifest import COSYVOICE, MATCHA, PACKAGES, Pin, digest
+from cosytune.upstream import patch, programs
+from cosytune.upstream.manifest import COSYVOICE, MATCHA, MATCHA_SUBMODULE, PACKAGES, Pin, digest
 
 _NAMED_FILES = 12
 _MANY = 5
@@ -28,11 +27,12 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Status:
-    """`details`: one line each, naming the files. `fine`: the patches can be applied or taken off."""
+    """`details`: what the files are, a line for each kind, naming them. `fine`: patches can be applied or taken off."""
 
     checkout: Path
     state: State
     details: tuple[str, ...]
+    remedy: str = ""
 
     @property
     def fine(self) -> bool:
@@ -40,7 +40,8 @@ class Status:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        return tuple(f"{self.checkout}: {self.state.value}: {detail}" for detail in self.details)
+        lines = (*self.details, self.remedy) if self.remedy else self.details
+        return tuple(f"{self.checkout}: {self.state.value}: {line}" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,20 @@ def inspect(checkout: Path, pin: Pin) -> Status:
     if findings.changed or findings.missing or findings.extra:
         return _foreign(checkout, pin, findings)
     if findings.crlf:
-        detail = (
-            f"{_names(findings.crlf)}: upstream's text, but its lines end in CRLF; check it out again with "
-            f"git config core.autocrlf false && git rm -rq --cached . && git reset --hard, or inside WSL2"
+        detail = f"{_names(findings.crlf)}: upstream's text, but its lines end in CRLF"
+        remedy = (
+            "nothing was changed; check it out again with LF, inside WSL2 or after git config core.autocrlf false: "
+            "git rm -rq --cached . && git reset --hard"
         )
-        return Status(checkout, State.WINDOWS_LINE_ENDINGS, (detail,))
+        return Status(checkout, State.WINDOWS_LINE_ENDINGS, (detail,), remedy)
     everywhere = frozenset[int].intersection(*findings.counts.values())
     total = len(pin.patches)
     if 0 in everywhere:
         return Status(checkout, State.PRISTINE, (f"{pin.name}, none of the {total} patches applied",))
     if total in everywhere:
         return Status(checkout, State.PATCHED, (f"{pin.name}, all {total} patches applied",))
-    return Status(checkout, State.HALF_APPLIED, _half_applied(pin, findings.counts))
+    remedy = _restore(_not_pristine(pin, findings.counts))
+    return Status(checkout, State.HALF_APPLIED, _half_applied(pin, findings.counts), remedy)
 
 
 def _look(checkout: Path, pin: Pin) -> _Findings:
@@ -111,25 +114,25 @@ def _foreign(checkout: Path, pin: Pin, findings: _Findings) -> Status:
     """Files that are none of ours: some patches on, an edit, or another version altogether."""
     partly = {} if findings.missing or findings.extra else _partly_patched(checkout, pin, findings.changed)
     if partly:
-        details = [f"{path}: only {', '.join(names)} applied" for path, names in partly.items()]
-        return Status(checkout, State.HALF_APPLIED, (*details, _restore(partly)))
-    details = [
+        half = tuple(f"{path}: only {', '.join(names)} applied" for path, names in partly.items())
+        return Status(checkout, State.HALF_APPLIED, half, _restore(_not_pristine(pin, findings.counts)))
+    details = tuple(
         f"{_names(paths)}: {what}"
         for paths, what in (
             (findings.changed, f"not as upstream has it at {pin.commit[:7]}, with or without our patches"),
             ([path for path in findings.missing if not path.startswith(MATCHA)], "missing"),
-            (_matcha(findings.missing, pin), "missing; git submodule update --init --recursive brings it"),
+            (_matcha(findings.missing, pin), "missing"),
             (findings.extra, "not upstream's"),
         )
         if paths
-    ]
+    )
     head = _head(checkout)
     in_cosyvoice = [p for p in (*findings.changed, *findings.missing) if p.startswith(f"{COSYVOICE}/")]
     if (head not in (None, pin.commit)) or (head is None and len(in_cosyvoice) >= _MANY):
         where = f"HEAD is {head[:7]}" if head else f"{len(in_cosyvoice)} files of {COSYVOICE}/ differ"
-        remedy = f"{where}; only {pin.commit[:7]} is known: git checkout {pin.commit}"
-        return Status(checkout, State.UNKNOWN_VERSION, (remedy, *details))
-    return Status(checkout, State.HAND_EDITED, (*details, _restore((*findings.changed, *findings.missing))))
+        remedy = f"nothing was changed; {where}, and only {pin.commit[:7]} is known: git checkout {pin.commit}"
+        return Status(checkout, State.UNKNOWN_VERSION, details, remedy)
+    return Status(checkout, State.HAND_EDITED, details, _restore((*findings.changed, *findings.missing)))
 
 
 def _partly_patched(checkout: Path, pin: Pin, changed: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -143,7 +146,8 @@ def _partly_patched(checkout: Path, pin: Pin, changed: Iterable[str]) -> dict[st
     return partly
 
 
-def _half_applied(pin: Pin, counts: dict[str, frozenset[int]]) -> tuple[str, ...]:
+def _half_applied(pin: Pin, counts: Mapping[str, frozenset[int]]) -> tuple[str, ...]:
+    """One line for each file that the patches are about."""
     total = len(pin.patches)
     details = []
     for path in pin.touched:
@@ -153,12 +157,20 @@ def _half_applied(pin: Pin, counts: dict[str, frozenset[int]]) -> tuple[str, ...
             details.append(f"{path}: patched")
         else:
             details.append(f"{path}: patched up to {pin.patches[max(counts[path]) - 1].name}")
-    return (*details, _restore(path for path in pin.touched if 0 not in counts[path]))
+    return tuple(details)
 
 
-def _restore(paths: Iterable[str]) -> str:
-    names = " ".join(paths)
-    return f"nothing was changed; keep your edits elsewhere and bring upstream's files back: git checkout -- {names}"
+def _not_pristine(pin: Pin, counts: Mapping[str, frozenset[int]]) -> list[str]:
+    return [path for path in pin.touched if 0 not in counts.get(path, frozenset())]
+
+
+def _restore(paths: Sequence[str]) -> str:
+    """How to get upstream's files back; a file that upstream does not have can just go."""
+    in_cosyvoice = [path for path in paths if not path.startswith(MATCHA)]
+    commands = [f"git checkout -- {' '.join(in_cosyvoice)}"] * bool(in_cosyvoice)
+    commands += [f"git submodule update --init --force {MATCHA_SUBMODULE}"] * (len(in_cosyvoice) < len(paths))
+    remedy = "nothing was changed; keep your edits elsewhere, then bring upstream's files back"
+    return f"{remedy}: {' && '.join(commands)}" if commands else f"{remedy}: delete what is not upstream's"
 
 
 def _matcha(missing: Sequence[str], pin: Pin) -> list[str]:
@@ -177,7 +189,6 @@ def _head(checkout: Path) -> str | None:
     if not (checkout / ".git").exists():
         return None
     try:
-        command = ["git", "-C", str(checkout), "rev-parse", "--verify", "--quiet", "HEAD"]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
+        return programs.git(checkout, "rev-parse", "--verify", "HEAD").decode().strip()
+    except UserError:  # no git, no commit, or not a checkout of git's after all
         return None

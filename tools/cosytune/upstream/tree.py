@@ -75,7 +75,7 @@ def _refuse_edits(tree: Path, pin: Pin) -> None:
 
 def _build(config: UpstreamConfig, pin: Pin, workshop: Path) -> Path:
     """The finished tree, inside `workshop`."""
-    failures = []
+    failures: list[str] = []
     for source, bring in _sources(config, pin).items():
         built = workshop / source
         built.mkdir()
@@ -84,16 +84,18 @@ def _build(config: UpstreamConfig, pin: Pin, workshop: Path) -> Path:
             bring(built)
             status = inspect(built, pin)
             if not status.fine:
-                raise UserError(*(f"{status.state.value}: {detail}" for detail in status.details))
+                raise UserError(*(f"not the files of {pin.commit[:7]}: {detail}" for detail in status.details))
         except UserError as failure:
             failures += [f"upstream.source {source}: {message}" for message in failure.messages]
+            print(f"upstream: could not bring it from {source}", flush=True)
             continue
         if status.state is State.PRISTINE:
             patch.apply(built, pin)
         files.write_json(built / _STAMP, _hashes(built))
         return built
     raise UserError(
-        *failures, f"upstream: {pin.name} could not be had; mend one of the above, or use upstream.source=path"
+        *failures,
+        f"upstream: no {pin.name}; mend one of the above, or give a checkout: upstream.source=path upstream.path=DIR",
     )
 
 
@@ -103,12 +105,20 @@ def _sources(config: UpstreamConfig, pin: Pin) -> dict[str, Callable[[Path], Non
         if config.path is None:
             raise UserError("upstream.source = path: upstream.path is not set; give your checkout", exit_status=2)
         checkout = Path(config.path).expanduser()
-        return {"path": lambda built: fetch.from_path(pin, checkout, built)}
+        return {"path": lambda built: fetch.from_checkout(pin, _fine(checkout, pin), built)}
     sources: dict[str, Callable[[Path], None]] = {
         "wheel": lambda built: fetch.from_wheel(pin, built),
         "git": lambda built: fetch.from_git(pin, config.git_url, built),
     }
     return sources if config.source == "auto" else {config.source: sources[config.source]}
+
+
+def _fine(checkout: Path, pin: Pin) -> Path:
+    """The checkout, if it is pristine or patched."""
+    status = inspect(checkout, pin)
+    if not status.fine:
+        raise UserError(*status.lines)
+    return checkout
 
 
 def _put(built: Path, tree: Path) -> None:

@@ -1,0 +1,24 @@
+"""What several tests need and what is expensive to make: once a run, whatever the number of pytest-xdist workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cosytune.schema import UpstreamConfig
+from cosytune.upstream import tree
+
+
+@pytest.fixture(scope="session")
+def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary directory that the workers of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def upstream_tree() -> Path:
+    """Upstream's code, pinned and patched, where the stages look for it. `ensure` locks: workers may come at once."""
+    return tree.ensure(UpstreamConfig())
