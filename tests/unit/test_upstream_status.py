@@ -119,14 +119,21 @@ def test_what_a_failed_patch_leaves_is_named(pristine: Path) -> None:
 
 def test_submodule_not_there(pristine: Path) -> None:
     shutil.rmtree(pristine / MATCHA)
-    refused(pristine, State.HAND_EDITED, f"{MATCHA}: missing", "git submodule update --init --force")
+    refused(pristine, State.INCOMPLETE, f"{MATCHA}: missing", "git submodule update --init --force")
+
+
+def test_a_missing_file(pristine: Path) -> None:
+    (pristine / TRAIN_UTILS).unlink()
+    refused(pristine, State.INCOMPLETE, f"{TRAIN_UTILS}: missing", f"git checkout -- {TRAIN_UTILS}")
 
 
 def test_another_version_by_its_files(pristine: Path) -> None:
     for path in sorted((pristine / COSYVOICE).rglob("*.py")):
         if path.stat().st_size:
             path.write_text(path.read_text() + "# of another version\n")
-    refused(pristine, State.UNKNOWN_VERSION, "files of cosyvoice/ differ, and only 6e01309 is known: git checkout 6e01309")
+    refused(
+        pristine, State.UNKNOWN_VERSION, "files of cosyvoice/ differ, and only 6e01309 is known: git checkout 6e01309"
+    )
 
 
 def test_another_version_by_its_commit(pristine: Path) -> None:
@@ -200,7 +207,7 @@ def test_as_a_program(pristine: Path) -> None:
     (pristine / LLM).unlink()
     answer = run("apply")
     assert answer.returncode == 1
-    assert answer.stderr.startswith(f"error: {pristine}: hand-edited: {LLM}: missing")
+    assert answer.stderr.startswith(f"error: {pristine}: incomplete: {LLM}: missing")
     assert "Traceback" not in answer.stderr
 
 

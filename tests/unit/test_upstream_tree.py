@@ -68,7 +68,7 @@ def test_a_checkout_that_is_not_upstreams_is_refused(missing: bool, pristine: Pa
     (pristine / LLM).write_text("# mine\n")
     if missing:
         (pristine / LLM).unlink()
-    with pytest.raises(UserError, match=f"hand-edited: {LLM}: ") as caught:
+    with pytest.raises(UserError, match=f": {LLM}: ") as caught:
         tree.ensure(UpstreamConfig(source="path", path=str(pristine)), directory=tmp_path / "upstream")
     assert caught.value.messages[0].startswith(f"upstream.source path: {pristine}: ")
     assert not trees(tmp_path / "upstream")

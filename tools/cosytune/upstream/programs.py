@@ -16,12 +16,10 @@ def git(directory: Path, *arguments: str, settings: bool = True) -> bytes:
 
     `settings=False`: without the user's settings and without a repository around the directory, where bytes count.
     """
-    # of a git that called us (a hook, an alias): they would point at its repository
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment |= {key: os.environ[key] for key in _FOR_NETWORK if key in os.environ}
+    environment = {key: value for key, value in os.environ.items() if key not in _REPOSITORY}
     environment |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}  # an address that asks for a password fails at once
     if not settings:
-        environment |= {
+        environment = {key: value for key, value in environment.items() if not key.startswith("GIT_")} | {
             "GIT_CEILING_DIRECTORIES": str(directory.resolve().parent),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -34,7 +32,8 @@ def uv(*arguments: str) -> bytes:
     return _run("uv", [sys.executable, "-m", "uv", *arguments], os.environ)
 
 
-_FOR_NETWORK = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_SSL_NO_VERIFY", "GIT_PROXY_COMMAND", "GIT_ASKPASS")
+_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+"""Set by a git that called us (a hook, an alias), for its own repository."""
 
 
 def _run(program: str, command: Sequence[str], environment: Mapping[str, str]) -> bytes:

@@ -21,6 +21,7 @@ class State(enum.Enum):
     PATCHED = "patched"
     HALF_APPLIED = "half-applied"
     HAND_EDITED = "hand-edited"
+    INCOMPLETE = "incomplete"
     UNKNOWN_VERSION = "unknown version"
     WINDOWS_LINE_ENDINGS = "Windows line endings"
 
@@ -60,15 +61,15 @@ def inspect(checkout: Path, pin: Pin) -> Status:
     if not (checkout / COSYVOICE).is_dir():
         raise UserError(f"{checkout}: no CosyVoice checkout there (no {COSYVOICE}/); give its top with --dir")
     findings = _look(checkout, pin)
-    if findings.changed or findings.missing or findings.extra:
-        return _foreign(checkout, pin, findings)
-    if findings.crlf:
+    if findings.crlf and not findings.changed:
         detail = f"{_names(findings.crlf)}: upstream's text, but its lines end in CRLF"
         remedy = (
             "nothing was changed; check it out again with LF, inside WSL2 or after git config core.autocrlf false: "
             "git rm -rq --cached . && git reset --hard"
         )
         return Status(checkout, State.WINDOWS_LINE_ENDINGS, (detail,), remedy)
+    if findings.changed or findings.missing or findings.extra:
+        return _foreign(checkout, pin, findings)
     everywhere = frozenset[int].intersection(*findings.counts.values())
     total = len(pin.patches)
     if 0 in everywhere:
@@ -132,7 +133,8 @@ def _foreign(checkout: Path, pin: Pin, findings: _Findings) -> Status:
         where = f"HEAD is {head[:7]}" if head else f"{len(in_cosyvoice)} files of {COSYVOICE}/ differ"
         remedy = f"nothing was changed; {where}, and only {pin.commit[:7]} is known: git checkout {pin.commit}"
         return Status(checkout, State.UNKNOWN_VERSION, details, remedy)
-    return Status(checkout, State.HAND_EDITED, details, _restore((*findings.changed, *findings.missing)))
+    state = State.HAND_EDITED if findings.changed or findings.extra else State.INCOMPLETE
+    return Status(checkout, state, details, _restore((*findings.changed, *findings.missing)))
 
 
 def _partly_patched(checkout: Path, pin: Pin, changed: Iterable[str]) -> dict[str, tuple[str, ...]]:
