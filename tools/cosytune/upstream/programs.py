@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cosytune import pip_settings
+from cosytune import pip_settings
 from cosytune.errors import UserError
 
 
@@ -28,8 +30,8 @@ def git(directory: Path, *arguments: str, settings: bool = True) -> bytes:
 
 
 def uv(*arguments: str) -> bytes:
-    """Run the uv of this environment; its stdout."""
-    return _run("uv", [sys.executable, "-m", "uv", *arguments], os.environ)
+    """Run the uv of this environment, with what pip is told about mirrors and certificates; its stdout."""
+    return _run("uv", [sys.executable, "-m", "uv", *arguments], {**os.environ, **pip_settings.for_uv()})
 
 
 _REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
