@@ -23,10 +23,11 @@ main() {
     return
   fi
   make_venv
-  read_pip_configuration
   install_uv
   say "packages of requirements.lock -> $venv (a few minutes and 9 GB the first time)"
-  DS_BUILD_OPS=0 "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock" >&2
+  local mirror=()  # uv does not read pip's files, where a company's mirror or certificate is written
+  mapfile -d '' -t mirror < <(PYTHONPATH=$root/tools "$python" -m cosytune.pip_settings)
+  env DS_BUILD_OPS=0 "${mirror[@]}" "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock" >&2
   say "checking that every package imports"
   PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.environment >&2
   sha256sum < "$lock" > "$stamp"
@@ -90,35 +91,6 @@ install_uv() {
   say "uv $wanted"
   "$venv/bin/python" -m pip install --quiet --no-deps --require-hashes \
     --requirement <(sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^ /p}' "$lock") >&2
-}
-
-read_pip_configuration() {  # uv does not read pip's files, where a company's mirror or certificate is written
-  local settings
-  settings=$("$python" -m pip config list 2> /dev/null || "$venv/bin/python" -m pip config list 2> /dev/null || true)
-  pass_on index-url UV_DEFAULT_INDEX
-  pass_on extra-index-url UV_INDEX
-  pass_on find-links UV_FIND_LINKS
-  pass_on trusted-host UV_INSECURE_HOST
-  pass_on timeout UV_HTTP_TIMEOUT
-  pass_on default-timeout UV_HTTP_TIMEOUT
-  pass_on proxy ALL_PROXY
-  pass_on cert SSL_CERT_FILE
-  # Every file's hash is in the lock, so it does not matter which index has it.
-  export UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}
-}
-
-pass_on() {  # pass_on NAME VARIABLE: pip's setting (environment, then [install], then [global]) -> uv's variable
-  local name=$1 variable=$2 section value
-  [[ -z ${!variable:-} ]] || return 0
-  for section in ':env:' install global; do
-    value=$(sed -n "s/^$section\.$name='\(.*\)'\$/\1/p" <<< "$settings")
-    [[ -n $value ]] || continue
-    value=${value//\\n/ }  # a list, one a line
-    read -ra words <<< "$value"
-    if [[ $variable == UV_FIND_LINKS ]]; then local IFS=,; fi
-    export "$variable=${words[*]}"
-    return
-  done
 }
 
 main "$@"
