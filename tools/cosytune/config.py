@@ -89,14 +89,19 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
     if kept:
         print(f"continuing {exp}: keeps {' '.join(kept)} from the run before", file=sys.stderr)
     given = [*kept, *overrides]
-    overriding = merge([parse_override(item) for item in given])
-    source = layout.conf.relative_to(ROOT) if layout.conf.is_relative_to(ROOT) else layout.conf
-    config = parse(merge([_read_yaml(layout.conf), overriding]), str(source), overriding)
+    config = read_recipe(layout, given)
     _refuse_stale_stages(layout, config, first, last)
     values = config.model_dump(mode="json")
     files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
     files.write_json(_overrides_file(layout), given)
     return layout.config
+
+
+def read_recipe(layout: Layout, overrides: Sequence[str] = ()) -> Config:
+    """`conf.yaml` and the command line above the defaults, checked."""
+    overriding = merge([parse_override(item) for item in overrides])
+    source = layout.conf.relative_to(ROOT) if layout.conf.is_relative_to(ROOT) else layout.conf
+    return parse(merge([_read_yaml(layout.conf), overriding]), str(source), overriding)
 
 
 def find_recipe(given: Path) -> Path:

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from cosytune.errors import UserError, run_main
 from cosytune.layout import LOCK
 
-_REMEDY = "install the lock's set with: rm .venv/requirements.lock.sha256 && tools/install.sh"
+REMEDY = "install the lock's set with: rm .venv/requirements.lock.sha256 && tools/install.sh"
 
 # What the stages import. torch comes first: it makes the CUDA libraries known that onnxruntime looks for.
 MODULES = (
@@ -65,7 +65,7 @@ def import_failures(modules: tuple[str, ...] = MODULES) -> list[str]:
 def main() -> int:
     faults = differences() or import_failures()
     if faults:
-        raise UserError(*faults, _REMEDY)
+        raise UserError(*faults, REMEDY)
     print(f"{len(locked())} packages as locked, {len(MODULES)} of them imported")
     return 0
 
