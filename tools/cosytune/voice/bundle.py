@@ -76,10 +76,7 @@ class Check:
 
 def read(root: Path) -> Voice:
     """The bundle at `root`; raises UserError when it is none."""
-    if not root.is_dir():
-        raise UserError(f"{root}: no such voice; make one with ./run.sh egs/<speaker>")
-    if not (root / MANIFEST).is_file():
-        raise UserError(f"{root}: not a voice bundle (no {MANIFEST}); name a voice/ directory that stage 6 wrote")
+    _require_bundle(root)
     config = _object(root / SPEAKERS)
     speakers, default = config.get("speakers"), config.get("default_speaker")
     if not isinstance(speakers, dict) or default not in speakers:
@@ -98,8 +95,7 @@ def seal(root: Path) -> Check:
 
 def check(root: Path) -> Check:
     """Compare every file with the manifest, by sha256; raises UserError when there is no readable manifest."""
-    if not (root / MANIFEST).is_file():
-        raise UserError(f"{root}: not a voice bundle (no {MANIFEST}); name a voice/ directory that stage 6 wrote")
+    _require_bundle(root)
     listed = _object(root / MANIFEST).get("files")
     if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
         raise UserError(f"{root / MANIFEST}: lists no files; copy the bundle again, or run stage 6")
@@ -120,6 +116,13 @@ def require_whole(root: Path) -> Check:
     if broken:
         raise UserError(*broken, f"{root}: {len(broken)} files are not as stage 6 wrote them; copy the bundle again")
     return result
+
+
+def _require_bundle(root: Path) -> None:
+    if not root.is_dir():
+        raise UserError(f"{root}: no such voice; make one with ./run.sh egs/<speaker>")
+    if not (root / MANIFEST).is_file():
+        raise UserError(f"{root}: not a voice bundle (no {MANIFEST}); name a voice/ directory that stage 6 wrote")
 
 
 def _broken(result: Check) -> tuple[tuple[str, list[str]], ...]:

@@ -10,10 +10,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosytune.errors import UserError
-from cosytune.training.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from cosytune.training.checkpoint import Checkpoint
 
 
 def choose(candidates: Sequence[Checkpoint], untuned: float) -> dict[str, Any]:

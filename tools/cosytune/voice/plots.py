@@ -43,8 +43,11 @@ _STYLE: dict[str, Any] = {
 Points = Sequence[tuple[float, float]]
 
 
-def losses(train: Points, cv: Points, chosen: float | None) -> str:
-    """(update, loss) of training and cross-validation, and the update that was chosen -> SVG."""
+def losses(name: str, train: Points, cv: Points, chosen: float | None) -> str:
+    """(update, loss) of training and cross-validation, and the update that was chosen -> SVG.
+
+    `name`, here and below, is unique on the page: ids inside the SVG begin with it.
+    """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.6, 3.0)
         if train:
@@ -57,26 +60,28 @@ def losses(train: Points, cv: Points, chosen: float | None) -> str:
         axes.set_ylabel("loss")
         axes.margins(x=0.03, y=0.08)
         axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
-        return _svg(figure)
+        return _svg(name, figure)
 
 
-def histogram(values: Sequence[float], label: str, marked: Mapping[str, float]) -> str:
+def histogram(name: str, values: Sequence[float], label: str, marked: Mapping[str, float]) -> str:
     """Counts of `values`; `marked` draws a dashed line at each named value -> SVG."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.6, 2.7)
         axes.hist(values, bins=_bins(values), color=_COLOUR["train"], edgecolor="none", rwidth=0.9)
-        for name, value in marked.items():
-            axes.axvline(value, color=_COLOUR["cv"], linewidth=1.4, linestyle=(0, (4, 3)), label=name)
+        for what, value in marked.items():
+            axes.axvline(value, color=_COLOUR["cv"], linewidth=1.4, linestyle=(0, (4, 3)), label=what)
         if marked:
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
         axes.set_xlabel(label)
         axes.set_ylabel("clips")
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.grid(visible=False, axis="x")
-        return _svg(figure)
+        return _svg(name, figure)
 
 
-def mel(spectrogram: NDArray[np.float32], frames_per_s: float, longest_s: float, limits: tuple[float, float]) -> str:
+def mel(
+    name: str, spectrogram: NDArray[np.float32], frames_per_s: float, longest_s: float, limits: tuple[float, float]
+) -> str:
     """A mel spectrogram, float32 [frames, bins] of log amplitude -> SVG with the image inside.
 
     `longest_s` and `limits` are shared by the plots that stand side by side: the same length is the same width, the
@@ -98,8 +103,9 @@ def mel(spectrogram: NDArray[np.float32], frames_per_s: float, longest_s: float,
         axes.set_xlim(0, longest_s)
         axes.set_xlabel("s")
         axes.set_ylabel("mel bin")
-        axes.set_yticks([0, 40, 80])
-        return _svg(figure)
+        axes.set_yticks([40, 80])  # no 0: it would touch that of the time axis
+        axes.xaxis.get_major_locator().set_params(nbins=5)
+        return _svg(name, figure)
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
@@ -116,7 +122,7 @@ def _bins(values: Sequence[float]) -> NDArray[np.float64]:
     return np.linspace(low, high, min(24, max(6, int(np.sqrt(len(values)) * 2))) + 1)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(name: str, figure: Figure) -> str:
     """The SVG element alone, scalable, its marker colours replaced; it says nothing to a screen reader.
 
     The page labels it: an `aria-label` there can hold any language.
@@ -127,18 +133,16 @@ def _svg(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r" font-family: [^;]*;", "", text).replace("xlink:href", "href")
-    for marker, name in _MARKERS.items():
-        text = text.replace(marker, f"var(--{name})")
+    for marker, colour in _MARKERS.items():
+        text = text.replace(marker, f"var(--{colour})")
     view = re.search(r'viewBox="([^"]+)"', text)
     assert view is not None
     body = text[text.index(">") + 1 :]
-    return f'<svg viewBox="{view[1]}" aria-hidden="true">{_own_ids(body)}'
+    return f'<svg viewBox="{view[1]}" aria-hidden="true">{_own_ids(name, body)}'
 
 
-def _own_ids(body: str) -> str:
-    """Several plots share one page: ids that matplotlib counts per figure would collide, those by hash do not.
-
-    Ids such as `figure_1`, `axes_1`, `text_7` are only labels; those that something points at are hashes.
-    """
+def _own_ids(name: str, body: str) -> str:
+    """Several plots share one page: only the ids that something points at stay, with the plot's name before them."""
     pointed = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    return re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in pointed else "", body)
+    body = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in pointed else "", body)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)

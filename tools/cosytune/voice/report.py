@@ -135,7 +135,13 @@ def _passages(layout: Layout, results: Results) -> list[dict[str, Any]]:
                         "length": f"{take['duration_s']:.1f} s",
                         "audio": _data_uri(layout.report / take["audio"]),
                         "mel": _svg(
-                            plots.mel(results.mels[take["audio"]], results.frames_per_s, longest_s, (low, high))
+                            plots.mel(
+                                f"mel-{len(shown)}-{who}",
+                                results.mels[take["audio"]],
+                                results.frames_per_s,
+                                longest_s,
+                                (low, high),
+                            )
                         ),
                         "scores": [
                             (metric.short, metric.show(take[key]))
@@ -174,7 +180,7 @@ def _module(layout: Layout, module: str, chosen: Mapping[str, Any]) -> dict[str,
         f"{cv[0][1]:.3f} to {cv[-1][1]:.3f}; {chosen['chosen']} is chosen"
         if train and cv
         else "Loss by update",
-        "losses": _svg(plots.losses(train, cv, best["update"])),
+        "losses": _svg(plots.losses(module, train, cv, best["update"])),
         "why": chosen["why"][0].upper() + chosen["why"][1:] + ".",
         "untuned": f"{chosen['untuned_cv_loss']:.4f}",
         "candidates": [
@@ -236,7 +242,7 @@ def _histogram(title: str, unit: str, values: Sequence[float]) -> dict[str, Any]
         "title": title,
         "description": f"Histogram of {title.lower()}: {min(values):.1f} to {max(values):.1f} {unit}, "
         f"median {median:.1f} {unit}",
-        "svg": _svg(plots.histogram(values, unit, {f"median {median:.1f} {unit}": median})),
+        "svg": _svg(plots.histogram(unit.lower(), values, unit, {f"median {median:.1f} {unit}": median})),
     }
 
 

@@ -1,5 +1,4 @@
-"""What the report lets a voice say when the recipe names no sentences: a greeting, a question, numbers, a longer one."""
-
+"""What the report lets a voice say when the recipe names nothing: a greeting, a question, numbers, a long sentence."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

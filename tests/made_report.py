@@ -1,0 +1,154 @@
+"""A recipe as stages 0 to 7 leave it, made in a second from sounds that are computed: for tests of the page alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosytune import files
+from cosytune.layout import Layout
+from cosytune.schema import Config
+from cosytune.voice import report, synthesis
+
+RATE_HZ = 24000
+DROPS = [
+    {"source": "短い <clip>.wav", "reason": "too short", "value": 0.42, "threshold": 1.0},
+    {"source": '壊れた "録音".wav', "reason": "not readable", "value": None, "threshold": None},
+    {"source": "long/take 1.wav", "reason": "too long", "value": 31.7, "threshold": 30.0},
+]
+PACK_DROPS = [{"utt": "demo_0099", "reason": "no speech tokens (longer than 30 s)"}]
+TEXTS = ("会議は十月二十五日の午後三時から始まります。", "<b>次の電車</b>は何時に出ますか。")
+SPEAKER = "デモ 'voice' & co"
+
+
+def make(recipe: Path) -> tuple[Config, Layout, report.Results]:
+    """The recipe's files below `recipe`, and what stage 7 would have measured."""
+    config = Config(base="tiny", speaker=SPEAKER, consent="録音した本人", licence="CC BY 4.0")
+    layout = Layout(recipe)
+    _data(layout)
+    _training(layout)
+    _voice(layout, config)
+    return config, layout, _results(layout)
+
+
+def _data(layout: Layout) -> None:
+    draw = np.random.default_rng(7)
+    clips = [
+        {"utt": f"demo_{n:04d}", "duration_s": float(length), "loudness_lufs": float(loudness)}
+        for n, (length, loudness) in enumerate(zip(draw.gamma(9, 0.45, 40), draw.normal(-23, 0.7, 40), strict=True))
+    ]
+    dropped = {drop["reason"]: 1 for drop in DROPS}
+    files.write_json(
+        layout.data_all / "report.json",
+        {"input": 43, "kept": 40, "dropped": dropped, "clips": clips, "drops": DROPS},
+    )
+    packed = {
+        "input": 40,
+        "kept": 39,
+        "dropped": {PACK_DROPS[0]["reason"]: 1},
+        "drops": PACK_DROPS,
+        "sets": {"train": 33, "cv": 4, "test": 2},
+        "interleavable": 22,
+    }
+    files.write_json(layout.parquet / "report.json", packed)
+
+
+def _training(layout: Layout) -> None:
+    modules: dict[str, Any] = {}
+    for module, start, end in (("llm", 8.9, 4.4), ("flow", 1.6, 1.2)):
+        lines: list[dict[str, Any]] = [{"update": 0, "epoch": 0, "kind": "cv", "loss": start}]
+        draw = np.random.default_rng(3)
+        for update in range(1, 61):
+            loss = end + (start - end) * np.exp(-update / 18) + draw.normal(0, (start - end) / 40)
+            lines.append({"update": update, "epoch": update / 6, "kind": "train", "loss": loss, "learning_rate": 1e-4})
+            if update % 6 == 0:
+                lines.append({"update": update, "epoch": update / 6, "kind": "cv", "loss": loss + 0.03 * update / 6})
+        files.write_text(layout.module(module) / "history.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
+        candidates = [
+            {
+                "checkpoint": f"checkpoint-{line['update']:06d}",
+                "update": line["update"],
+                "epoch": line["epoch"],
+                "cv_loss": line["loss"],
+                "train_loss": line["loss"] - 0.1,
+            }
+            for line in lines
+            if line["kind"] == "cv" and line["update"] > 0
+        ]
+        modules[module] = {
+            "chosen": min(candidates, key=lambda one: one["cv_loss"])["checkpoint"],
+            "why": f"lowest cv loss of {len(candidates)} checkpoints",
+            "untuned_cv_loss": start,
+            "candidates": candidates,
+        }
+    files.write_json(layout.selection, {"modules": modules})
+
+
+def _voice(layout: Layout, config: Config) -> None:
+    versions = {
+        "format": 1,
+        "speaker": SPEAKER,
+        "language": "ja",
+        "family": config.model,
+        "base": {"name": "CosyVoice2-0.5B-tiny", "random_weights": True, "files": {"llm.pt": "ab" * 32}},
+        "text": {"normalizer": "cosytune-nfc-1", "language": "ja"},
+        "recipe": {"commit": "0123456789abcdef" * 2, "changed": True},
+        "upstream": {"commit": "6e01309e01bc93bbeb83bdd996b1182a81aaf11e"},
+        "lock_sha256": "cd" * 32,
+        "python": "3.11.2",
+        "libraries": {"torch": "2.8.0", "peft": "0.21.2"},
+        "config": config.model_dump(mode="json"),
+    }
+    files.write_json(layout.voice / "versions.json", versions)
+    files.write_json(layout.voice / "manifest.json", {"format": 1, "files": {}})
+
+
+def _results(layout: Layout) -> report.Results:
+    passages, mels = [], {}
+    for number, text in enumerate(TEXTS):
+        takes = {}
+        for who in ("real", "tuned", "base") if number == 0 else ("tuned", "base"):
+            name = f"audio/{number + 1:02d}-{who}.wav"
+            sound = _sound(seconds=1.5 + 0.3 * len(takes), pitch_hz=120.0 + 40 * len(takes), noisy=who == "base")
+            synthesis.write_wav(layout.report / name, sound, RATE_HZ)
+            mels[name] = _mel(sound)
+            takes[who] = {
+                "audio": name,
+                "duration_s": len(sound) / RATE_HZ,
+                "speaker_similarity": 0.9 - 0.1 * len(takes),
+                "duration_ratio": 1.1 if number == 0 and who != "real" else None,
+                "mel_distance": 0.8 if number == 0 and who != "real" else None,
+                "ran_on": None if who == "real" else 0.0,
+            }
+        origin = "sentence" if number else "test"
+        passages.append(
+            {"text": text, "language": "ja", "origin": origin, "utt": None if number else "demo_0003", "takes": takes}
+        )
+    summary = {
+        who: {"speaker_similarity": value, "duration_ratio": 1.1, "mel_distance": 0.8, "ran_on": 0.0}
+        for who, value in (("tuned", 0.91), ("base", 0.64))
+    }
+    summary["real"] = {"speaker_similarity": 0.94}
+    return report.Results({"summary": summary, "passages": passages}, mels, frames_per_s=50)
+
+
+def _sound(seconds: float, pitch_hz: float, noisy: bool) -> NDArray[np.float32]:
+    """Something with harmonics and syllables, or noise."""
+    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    syllables = np.clip(np.sin(2 * np.pi * 3.3 * t), 0, 1) ** 0.5
+    if noisy:
+        return (0.05 * np.random.default_rng(1).normal(size=len(t))).astype(np.float32)
+    phase = 2 * np.pi * np.cumsum(pitch_hz * (1 + 0.12 * np.sin(2 * np.pi * 0.9 * t))) / RATE_HZ
+    harmonics = sum(np.sin(k * phase) / k for k in range(1, 25))
+    return (0.2 * syllables * harmonics).astype(np.float32)
+
+
+def _mel(sound: NDArray[np.float32]) -> NDArray[np.float32]:
+    import librosa
+
+    mel = librosa.feature.melspectrogram(y=sound, sr=RATE_HZ, n_fft=1920, hop_length=480, n_mels=80, power=1.0)
+    return np.log(np.maximum(mel, 1e-5)).T.astype(np.float32)
