@@ -56,6 +56,7 @@ def convert_all(
     accepted = [pair for pair, drop in zip(probed, refused, strict=True) if drop is None]
     tasks = [(source.audio, found, data / "wav" / f"{source.utt}.wav") for source, found in accepted]
     clips = _in_parallel(functools.partial(_convert, settings), tasks, "converting")
+    converted: list[tuple[Source, Clip | Silent]]
     converted, problems = _sort_out([(source, clip) for (source, _), clip in zip(accepted, clips, strict=True)])
     outcomes: list[Kept | Dropped] = [drop for drop in refused if drop is not None]
     for source, clip in converted:

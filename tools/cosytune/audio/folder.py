@@ -42,6 +42,8 @@ def printable(name: str) -> str:
 def scan(root: Path) -> Folder:
     """Every file below `root`. Hidden files and macOS's `__MACOSX` are no recordings and are passed over."""
     folder = Folder(root, [], [])
+    if not root.exists():
+        return folder
     for directory, subdirectories, names in os.walk(root, followlinks=True, onerror=lambda e: _refuse(folder, e)):
         here = Path(directory)
         subdirectories[:] = sorted(

@@ -169,7 +169,7 @@ def _print_summary(found: Found, kept: Sequence[Kept], dropped: Sequence[Dropped
     for (reason, meaning), count in sorted(Counter((one.reason, one.meaning) for one in dropped).items()):
         print(f"+ {count:6d} dropped: {reason} ({meaning})")
     if corrected.kept:
-        print(f"{len(corrected.kept)} transcripts corrected by hand in data/all/text: kept")
+        print(f"{len(corrected.kept)} transcript(s) corrected by hand in data/all/text: kept")
     if corrected.overtaken:
         shown = ", ".join(corrected.overtaken[:_SHOWN])
         print(
@@ -177,7 +177,7 @@ def _print_summary(found: Found, kept: Sequence[Kept], dropped: Sequence[Dropped
         )
     if found.unused:
         shown = ", ".join(printable(name) for name in found.unused[:_SHOWN])
-        print(f"{len(found.unused)} files are neither audio nor a transcript of any: {shown}")
+        print(f"{len(found.unused)} file(s) are neither audio nor a transcript of any: {shown}")
 
 
 if __name__ == "__main__":
