@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cosytune import families, files
+from cosytune.errors import UserError
 from cosytune.stages.runner import Context, need, run_stage
 from cosytune.voice import audition, bundle, report, scoring
 
@@ -17,6 +18,7 @@ def work(context: Context) -> None:
     """Speak, measure, write scores.json and the page."""
     config, layout = context.config, context.layout
     voice = bundle.read(layout.voice)
+    _require_own(context)
     texts = audition.passages(config, layout, voice)
     takes = audition.speak(config, layout, voice, texts)
     scores, mels = audition.measure(config, layout, texts, takes)
@@ -30,6 +32,15 @@ def work(context: Context) -> None:
     if voice.versions["base"]["random_weights"]:
         print("the base has random weights: the voice is noise-like, the figures only show that every stage works")
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
+
+
+def _require_own(context: Context) -> None:
+    """voice/ is shared by all experiments: the page must not show one's losses beside the other's speech."""
+    layout = context.layout
+    exported = files.read_json(layout.voice / "scores.json")["selection"]
+    if exported != files.read_json(layout.selection)["modules"]:
+        remedy = f"run stage 6 (export) for '{layout.exp}': --stage 6"
+        raise UserError(f"{layout.voice}: holds another choice than {layout.selection}; {remedy}")
 
 
 def inputs(context: Context) -> Iterable[Path]:

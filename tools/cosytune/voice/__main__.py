@@ -61,6 +61,8 @@ def _say(chosen: argparse.Namespace) -> int:
     words = _words(chosen.text)
     if chosen.output.is_dir():
         raise UserError(f"{chosen.output}: is a directory; name a file, such as {chosen.output / 'out.wav'}")
+    if chosen.output.suffix.lower() != ".wav":
+        raise UserError(f"{chosen.output}: what is written is WAV; let the name end with .wav", exit_status=2)
     if chosen.output.exists() and not chosen.force:
         raise UserError(f"{chosen.output}: exists already; add --force to replace it, or name another file")
     if not chosen.output.parent.is_dir():

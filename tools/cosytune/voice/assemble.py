@@ -25,9 +25,11 @@ _MARK = "assembled.json"
 
 def assemble(voice: Voice, out: Path, base_dir: Path | None = None) -> Path:
     """Make `out`, whole or not at all; return it. Raises UserError for another base or for a directory not ours."""
+    _refuse_foreign(out)
+    if out.resolve().is_relative_to(voice.root.resolve()):
+        raise UserError(f"{out}: inside the voice, which would then not verify; name another --out")
     bundle.require_whole(voice.root)
     base_dir = find_base(voice, base_dir)
-    _refuse_foreign(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         fill(voice, base_dir, Path(temporary) / "model")

@@ -61,8 +61,8 @@ def passages(config: Config, layout: Layout, voice: Voice) -> list[Passage]:
 def speak(config: Config, layout: Layout, voice: Voice, texts: Sequence[Passage]) -> list[Take]:
     """report/audio/<passage>-{real,tuned,base}.wav; both models speak with the same seed and embedding."""
     takes = [_copy(layout, number, one.clip) for number, one in enumerate(texts) if one.clip is not None]
-    base_dir = base.locate(config)
     bundle.require_whole(voice.root)
+    base_dir = assemble.find_base(voice, base.locate(config))
     family = families.get(config.model)
     fillers = {"tuned": assemble.fill, "base": assemble.untuned}
     for who, fill in fillers.items():

@@ -79,7 +79,7 @@ def read(root: Path) -> Voice:
     _require_bundle(root)
     config = _object(root / SPEAKERS)
     speakers, default = config.get("speakers"), config.get("default_speaker")
-    if not isinstance(speakers, dict) or default not in speakers:
+    if not isinstance(speakers, dict) or not isinstance(default, str) or default not in speakers:
         raise UserError(f"{root / SPEAKERS}: no default speaker in it; copy the bundle again, or run stage 6")
     return Voice(root, speakers, default, _object(root / VERSIONS))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 _MARKERS = {"#010203": "ink", "#020304": "grid", "#030405": "train", "#040506": "cv", "#050607": "tuned"}
 _COLOUR = {name: marker for marker, name in _MARKERS.items()}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cosytune",  # the same plot, the same ids: two runs give one report
     "font.family": "sans-serif",

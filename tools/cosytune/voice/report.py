@@ -118,7 +118,7 @@ def _tiles(
 
 
 def _passages(layout: Layout, results: Results) -> list[dict[str, Any]]:
-    shown = []
+    shown: list[dict[str, Any]] = []
     low, high = _limits(results.mels.values())
     for passage in results.scores["passages"]:
         takes = passage["takes"]

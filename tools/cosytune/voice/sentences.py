@@ -1,4 +1,5 @@
 """What the report lets a voice say when the recipe names nothing: a greeting, a question, numbers, a long sentence."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -58,6 +58,18 @@ class Speaker:
 
         self._family = family
         self._model: Any = bridge.load_cosyvoice(model_dir, family)
+        self._last_token: Any = None
+        self._watch(self._model.model.llm)
+
+    def _watch(self, llm: Any) -> None:
+        """Remember the last token that was drawn: only by it can a sentence that ended be told from one that was cut."""
+        draw = llm.sampling_ids
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            self._last_token = draw(*arguments, **named)
+            return self._last_token
+
+        llm.sampling_ids = watched
 
     def say(self, words: str, speaker: str, language: str, seed: int) -> Speech:
         """Speak `words`; the same seed gives the same samples. Raises UserError when there is nothing to say."""
@@ -67,9 +79,8 @@ class Speaker:
         started_s = time.monotonic()
         spoken, cut = [], []
         for sentence in sentences:
-            samples = self._sentence(sentence, speaker, seed)
-            spoken.append(samples)
-            if self._tokens(samples) >= self._limit(sentence):
+            spoken.append(self._sentence(sentence, speaker, seed))
+            if int(self._last_token) != self._family.speech_token_size:  # its index says end of speech
                 cut.append(sentence)
         return Speech(self._join(spoken), self._family.sample_rate_hz, sentences, cut, time.monotonic() - started_s)
 
@@ -87,14 +98,6 @@ class Speaker:
         if not np.isfinite(samples).all():
             raise UserError(f"{sentence!r}: the model spoke NaN; the voice diverged: choose another checkpoint")
         return samples
-
-    def _tokens(self, samples: NDArray[np.float32]) -> int:
-        return round(len(samples) / self._family.sample_rate_hz * self._family.token_rate_hz)
-
-    def _limit(self, sentence: str) -> int:
-        frontend = self._model.frontend
-        ids = frontend.tokenizer.encode(sentence, allowed_special=frontend.allowed_special)
-        return len(ids) * TOKENS_PER_TEXT_TOKEN
 
     def _join(self, spoken: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         pause = np.zeros(round(_PAUSE_S * self._family.sample_rate_hz), dtype=np.float32)
