@@ -1,0 +1,50 @@
+"""The base model: where it lies, whether every file is as it should be, and the making of tiny and full-random ones.
+
+    python -c "from cosytune import base, schema; print(base.locate(schema.Config(base='tiny')))"
+
+Three sizes, one loading path: `real` is downloaded, `tiny` and `full-random` are made here with random weights, in the
+layout of the real one, file by file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cosytune import families
+from cosytune.base.verify import check, hashes
+from cosytune.errors import UserError
+from cosytune.layout import PRETRAINED_MODELS, ROOT
+from cosytune.schema import Config
+
+__all__ = ["check", "file", "hashes", "locate", "make"]
+
+
+def locate(config: Config) -> Path:
+    """The directory of the base model, whether or not it is there; a relative `model_dir` starts at the repository."""
+    if config.model_dir is not None:
+        return ROOT / Path(config.model_dir).expanduser()
+    title = families.get(config.model).title
+    return PRETRAINED_MODELS / (title if config.base == "real" else f"{title}-{config.base}")
+
+
+def file(config: Config, name: str) -> Path:
+    """One file of the base model; raises UserError when it is missing."""
+    path = locate(config) / name
+    if not path.exists():
+        raise UserError(f"{path}: missing; run stage -1 (setup) first: --stage -1")
+    return path
+
+
+def make(config: Config, model_dir: Path) -> None:
+    """Write the tiny or the full-random model. The same bytes every time, whatever `config.seed` is.
+
+    It stands for a downloaded model, which all recipes share and no recipe's seed changes. Raises UserError for
+    `base: real`, which cannot be made, and when the disk is too small.
+    """
+    from cosytune.base.make import build  # torch, onnx and upstream's classes
+
+    family = families.get(config.model)
+    if config.base == "real":
+        check(model_dir, family)
+        return
+    build(family, config.base, model_dir)

@@ -40,7 +40,7 @@ _TINY = Shape(
         num_attention_heads=4,
         num_key_value_heads=2,
         intermediate_size=128,
-        vocab_size=4096,
+        vocab_size=2048,
     ),
     flow=FlowShape(
         encoder_blocks=1,

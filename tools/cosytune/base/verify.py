@@ -1,0 +1,118 @@
+"""A model directory -> nothing, or an error that names every file that is missing or not as it was.
+
+What we made carries its hashes (`cosytune_model.json`). The published model is compared with the published hashes. A
+model of the user's own is recorded at the first check and compared ever after.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cosytune import files
+from cosytune.base import hyperyaml, manifest
+from cosytune.errors import UserError
+from cosytune.families import Family
+from cosytune.layout import PRETRAINED_MODELS
+
+RECORD = ".cosytune.sha256.json"
+_AGAIN = "delete {directory} and run stage -1 (setup), which makes it again: --stage -1"
+_SMALLEST_WEIGHTS = 100_000
+"""Bytes; less is a page of HTML or the pointer that git leaves where git-lfs is not installed."""
+
+
+def check(model_dir: Path, family: Family) -> None:
+    """Hash every file of the base model; raises one UserError with a line for each that is wrong."""
+    if not model_dir.is_dir():
+        raise _absent(model_dir, family)
+    try:
+        made = manifest.read(model_dir)
+    except json.JSONDecodeError:
+        raise UserError(f"{model_dir / manifest.NAME}: damaged; {_AGAIN.format(directory=model_dir)}") from None
+    if made is not None:
+        _check_made(model_dir, family, made)
+    else:
+        _check_found(model_dir, family)
+
+
+def hashes(model_dir: Path) -> dict[str, str]:
+    """`{file: sha256}` of the base as it was checked last; raises UserError when it never was."""
+    made = manifest.read(model_dir)
+    if made is not None:
+        return {name: entry["sha256"] for name, entry in made["files"].items()}
+    record = model_dir / RECORD
+    if not record.is_file():
+        raise UserError(f"{model_dir}: never checked; run stage -1 (setup) first: --stage -1")
+    return dict(files.read_json(record))
+
+
+def _check_made(model_dir: Path, family: Family, made: Mapping[str, object]) -> None:
+    again = _AGAIN.format(directory=model_dir)
+    if (made.get("format"), made.get("family")) != (manifest.FORMAT, family.name):
+        raise UserError(f"{model_dir}: made by another version of cosytune or for another family; {again}")
+    expected = made.get("files")
+    if not isinstance(expected, Mapping) or made.get("base") not in ("tiny", "full-random"):
+        raise UserError(f"{model_dir / manifest.NAME}: damaged; {again}")
+    errors = _compare(model_dir, {name: entry["sha256"] for name, entry in expected.items()}, again)
+    if not errors and hyperyaml.known_shape(model_dir / family.yaml, family) is None:
+        errors = [f"{model_dir / family.yaml}: written by another version of cosytune; {again}"]
+    if errors:
+        raise UserError(*errors)
+
+
+def _check_found(model_dir: Path, family: Family) -> None:
+    """The published model, in its own place or elsewhere, or one of the user's own with the same files."""
+    remedy = f"download it again: {download_command(model_dir, family)}"
+    errors = [f"{model_dir / name}: missing; {remedy}" for name in family.published if not (model_dir / name).is_file()]
+    errors = errors or [
+        f"{model_dir / name}: {(model_dir / name).stat().st_size} bytes are no model; {remedy}"
+        for name, file in family.published.items()
+        if (model_dir / name).stat().st_size < min(file.size, _SMALLEST_WEIGHTS)
+    ]
+    if errors:
+        raise UserError(*errors)
+    published = {name: file.sha256 for name, file in family.published.items()}
+    record = model_dir / RECORD
+    now = {name: files.sha256(model_dir / name) for name in published}
+    if now != published:
+        if model_dir.resolve() == (PRETRAINED_MODELS / family.title).resolve():
+            raise UserError(*_differences(model_dir, now, published, remedy))
+        if record.is_file():
+            back = f"restore it, or delete {record} if you changed it yourself"
+            if errors := _differences(model_dir, now, files.read_json(record), back):
+                raise UserError(*errors)
+    if not record.is_file():
+        files.write_json(record, now)
+
+
+def _compare(model_dir: Path, expected: Mapping[str, str], remedy: str) -> list[str]:
+    missing = [name for name in expected if not (model_dir / name).is_file()]
+    if missing:
+        return [f"{model_dir / name}: missing; {remedy}" for name in missing]
+    return _differences(model_dir, {name: files.sha256(model_dir / name) for name in expected}, expected, remedy)
+
+
+def _differences(model_dir: Path, now: Mapping[str, str], expected: Mapping[str, str], remedy: str) -> list[str]:
+    return [
+        f"{model_dir / name}: not as it was (sha256 {now[name][:12]}, expected {digest[:12]}); {remedy}"
+        for name, digest in expected.items()
+        if now[name] != digest
+    ]
+
+
+def _absent(model_dir: Path, family: Family) -> UserError:
+    if model_dir.parent == PRETRAINED_MODELS and model_dir.name != family.title:
+        return UserError(f"{model_dir}: not there; run stage -1 (setup), which makes it: --stage -1")
+    return UserError(
+        f"{model_dir}: the base model is not there; download it (4 GB): {download_command(model_dir, family)} ; "
+        "or name your copy with model_dir=PATH; or try everything with random weights: base=tiny"
+    )
+
+
+def download_command(model_dir: Path, family: Family) -> str:
+    """What to type to get the published files, from Hugging Face or from ModelScope."""
+    return (
+        f"huggingface-cli download {family.huggingface} --revision {family.revision} --local-dir '{model_dir}' "
+        f"(or: modelscope download --model {family.modelscope} --local_dir '{model_dir}')"
+    )
