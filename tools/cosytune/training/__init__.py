@@ -1,0 +1,1 @@
+"""Cached features -> LoRA adapters: plan, draws, losses, the loop, and its checkpoints."""
