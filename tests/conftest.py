@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from cosytune.schema import UpstreamConfig
+from cosytune import base, families
+from cosytune.schema import Config, UpstreamConfig
 from cosytune.upstream import tree
 
 
@@ -22,3 +24,32 @@ def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def upstream_tree() -> Path:
     """Upstream's code, pinned and patched, where the stages look for it. `ensure` locks: workers may come at once."""
     return tree.ensure(UpstreamConfig())
+
+
+@pytest.fixture(scope="session")
+def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
+    """The tiny base model, checked, where stage -1 makes it. Read only: a test that alters it works on a copy."""
+    config = Config(base="tiny")
+    model_dir = base.locate(config)
+    with FileLock(shared_tmp / "tiny_model.lock"):
+        if not model_dir.exists():
+            base.make(config, model_dir)
+        base.check(model_dir, families.get(config.model))
+    return model_dir
+
+
+@pytest.fixture(scope="session")
+def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
+    """The tiny base model: the one that stage -1 made, if it is as it should be, else one for this run alone."""
+    config = Config(base="tiny")
+    family, model_dir = families.get(config.model), base.locate(config)
+    with FileLock(shared_tmp / "tiny_model.lock"):
+        try:
+            if not model_dir.exists():
+                base.make(config, model_dir)
+            base.check(model_dir, family)
+        except UserError:
+            model_dir = shared_tmp / model_dir.name
+            if not model_dir.exists():
+                base.make(config, model_dir)
+    return model_dir

@@ -116,6 +116,7 @@ def load_cosyvoice(model_dir: Path, family: Family) -> Any:
     hyperyaml.require_known(model_dir, family)
     cli = _module("cosyvoice.cli.cosyvoice")
     cli.tqdm = lambda items: items  # one bar a sentence, in every process that speaks
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"cosyvoice\.")  # torch.cuda.amp, every call
     with _quiet(), keep_random_state():
         return cli.CosyVoice2(str(model_dir))
 
@@ -202,6 +203,7 @@ def _quiet() -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # diffusers, of the LoRA layers that upstream imports
+            warnings.filterwarnings("ignore", message="pkg_resources is deprecated")  # pyworld
             yield
     finally:
         logging.getLogger().removeHandler(handler)
