@@ -36,20 +36,3 @@ def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
             base.make(config, model_dir)
         base.check(model_dir, families.get(config.model))
     return model_dir
-
-
-@pytest.fixture(scope="session")
-def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
-    """The tiny base model: the one that stage -1 made, if it is as it should be, else one for this run alone."""
-    config = Config(base="tiny")
-    family, model_dir = families.get(config.model), base.locate(config)
-    with FileLock(shared_tmp / "tiny_model.lock"):
-        try:
-            if not model_dir.exists():
-                base.make(config, model_dir)
-            base.check(model_dir, family)
-        except UserError:
-            model_dir = shared_tmp / model_dir.name
-            if not model_dir.exists():
-                base.make(config, model_dir)
-    return model_dir
