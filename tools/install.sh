@@ -26,7 +26,7 @@ main() {
   install_uv
   say "packages of requirements.lock -> $venv (a few minutes and 9 GB the first time)"
   local mirror=()  # uv does not read pip's files, where a company's mirror or certificate is written
-  mapfile -d '' -t mirror < <(PYTHONPATH=$root/tools "$python" -m cosytune.pip_settings)
+  mapfile -d '' -t mirror < <(PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.pip_settings)
   env DS_BUILD_OPS=0 "${mirror[@]}" "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock" >&2
   say "checking that every package imports"
   PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.environment >&2

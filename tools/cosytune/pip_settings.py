@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 _VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -24,6 +25,7 @@ _VARIABLES = {
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 _SECTIONS = ("global", "install", ":env:")  # the later wins, as for pip
 
 
@@ -36,15 +38,21 @@ def for_uv(settings: str | None = None, environment: Mapping[str, str] = os.envi
         if name in _VARIABLES:
             words = str(ast.literal_eval(value)).split()
             found[_VARIABLES[name]] = ("," if name == "find-links" else " ").join(words)
+    if _SYSTEM_CERTIFICATES.is_file():  # with a company's own ones; uv alone would take the list that it was built with
+        found["UV_SYSTEM_CERTS"] = "true"
     # Every file's hash is in the lock, so it does not matter which index has it.
     found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in found.items() if name not in given}
 
 
 def _pip_config_list() -> str:
-    """Of the interpreter below a virtual environment, which may have no pip; nothing if there is none at all."""
-    python = getattr(sys, "_base_executable", sys.executable)
-    return subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+    """Of the interpreter below a virtual environment, else of the environment itself; nothing without any pip."""
+    for python in (getattr(sys, "_base_executable", sys.executable), sys.executable):
+        command = [python, "-m", "pip", "config", "list"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if listed.returncode == 0:
+            return listed.stdout
+    return ""
 
 
 if __name__ == "__main__":
