@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cosytune import families
+from cosytune import families, files
 from cosytune.base.verify import check, hashes
 from cosytune.errors import UserError
 from cosytune.layout import PRETRAINED_MODELS, ROOT
@@ -28,10 +28,16 @@ def locate(config: Config) -> Path:
 
 
 def file(config: Config, name: str) -> Path:
-    """One file of the base model; raises UserError when it is missing."""
-    path = locate(config) / name
-    if not path.exists():
+    """One file of the base model, hashed; raises UserError when it is missing, or not as stage -1 checked it.
+
+    A stage that reads a weight file asks here: a flipped bit loads without a word and trains a wrong voice.
+    """
+    model_dir = locate(config)
+    path = model_dir / name
+    if not path.is_file():
         raise UserError(f"{path}: missing; run stage -1 (setup) first: --stage -1")
+    if files.sha256(path) != hashes(model_dir).get(name):
+        raise UserError(f"{path}: not as it was when stage -1 checked it; run --stage -1, which says how to mend it")
     return path
 
 
