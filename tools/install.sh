@@ -11,6 +11,8 @@ venv=$root/.venv
 lock=$root/requirements.lock
 stamp=$venv/requirements.lock.sha256
 
+has_header='import pathlib, sysconfig; assert pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file()'
+
 say() { printf 'install: %s\n' "$1" >&2; }
 stop() { printf 'error: %s\n' "$1" >&2; exit 1; }
 
@@ -41,9 +43,10 @@ install_system_programs() {
   command -v g++ > /dev/null || packages+=(g++)
   command -v git > /dev/null || packages+=(git ca-certificates)
   if ! find_python; then
-    packages+=(python3.11 python3.11-venv)
-  elif ! "$python" -c 'import ensurepip' 2> /dev/null; then
-    packages+=(python3.11-venv)  # Debian ships venv in parts
+    packages+=(python3.11 python3.11-venv python3.11-dev)
+  else  # Debian ships Python in parts
+    "$python" -c 'import ensurepip' 2> /dev/null || packages+=(python3.11-venv)
+    "$python" -c "$has_header" 2> /dev/null || packages+=(python3.11-dev)  # pyworld and triton compile against it
   fi
   (( ${#packages[@]} == 0 )) || apt_install "${packages[@]}"
   find_python || stop "no Python 3.11, for which requirements.lock is made; install it (for example with pyenv or uv) and call PYTHON=/path/to/python3.11 $0"
