@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import soundfile
 from cosytune.audio import loudness
 from cosytune.audio.convert import Clip, Silent, convert
 from cosytune.audio.probe import Broken, Probe, probe
+from cosytune.layout import ROOT
 from cosytune.schema import AudioConfig
 from recordings import tone, write_audio
 
@@ -136,3 +139,18 @@ def test_a_wav_from_a_pipe_has_no_length_and_is_whole(tmp_path: Path) -> None:
     found = probe(piped)
     assert isinstance(found, Probe)
     assert found.duration_s == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_clip_that_does_not_fit_on_the_disk_is_never_taken_for_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: sox itself ends with status 0 on it."""
+    source = write_audio(tmp_path / "a.wav", tone(2.0))
+    code = (
+        "import resource; from pathlib import Path\n"
+        "from cosytune.audio.convert import *; from cosytune.audio.probe import *\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        f"convert(Path({str(source)!r}), probe(Path({str(source)!r})), Path({str(tmp_path / 'out.wav')!r}), AudioConfig())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]

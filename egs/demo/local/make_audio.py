@@ -3,8 +3,8 @@
     python egs/demo/local/make_audio.py DIRECTORY      # -> mei-01.wav, mei-01.txt, ... ; the same bytes every time
 
 The voice is "Mei" (mei_normal.htsvoice) of the MMDAgent Project Team, Copyright (c) 2009-2013 Nagoya Institute of
-Technology, Department of Computer Science, CC BY 3.0: name it when you pass these clips on. The sentences were
-written for this project (Apache-2.0).
+Technology, Department of Computer Science, under CC BY 3.0 (https://creativecommons.org/licenses/by/3.0/): name it
+when you pass these clips on. The sentences were written for this project (Apache-2.0).
 """
 
 from __future__ import annotations

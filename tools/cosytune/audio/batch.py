@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +18,7 @@ from cosytune.audio.folder import printable
 from cosytune.audio.loudness import SILENCE_DBFS
 from cosytune.audio.probe import Broken, Probe, probe
 from cosytune.audio.sources import Source
+from cosytune.errors import UserError
 from cosytune.progress import track
 from cosytune.schema import AudioConfig
 
@@ -99,5 +103,18 @@ def _in_parallel(work: Callable[[Item], Result], items: Sequence[Item], label: s
     """`[work(item) for item in items]` on as many processes as this one may use, with progress."""
     if not items:
         return []
-    with ProcessPoolExecutor(max_workers=min(len(items), len(os.sched_getaffinity(0)))) as pool:
-        return list(track(pool.map(work, items), label, total=len(items), unit="clip"))
+    workers = min(len(items), len(os.sched_getaffinity(0)))
+    try:
+        with ProcessPoolExecutor(workers, initializer=_die_with_parent) as pool:
+            return list(track(pool.map(work, items), label, total=len(items), unit="clip"))
+    except BrokenProcessPool:
+        raise UserError(
+            f"{label}: one of {workers} worker processes was killed, most likely for lack of memory; free some, or "
+            "give the stage fewer processor cores (taskset -c 0)"
+        ) from None
+
+
+def _die_with_parent() -> None:
+    """A worker waits for its next task for ever if the stage is killed: nobody would close the pipe between them."""
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

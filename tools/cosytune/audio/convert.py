@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import tempfile
+import wave
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,25 +110,30 @@ def _read(audio: Path) -> tuple[Samples, int]:
 
 
 def _resample(mono: Samples, rate_hz: int, wanted_hz: int) -> Samples:
-    """`rate -v`, float32 in and out; scaled around it so that nothing is clipped."""
+    """`rate -v`, scaled around it so that nothing is clipped."""
     scale = _HEADROOM / np.max(np.abs(mono))
-    raw = (mono * scale).astype("<f4").tobytes()
-    out = _sox(raw, rate_hz, ["-t", "raw", "-e", "floating-point", "-b", "32", "-"], ["rate", "-v", str(wanted_hz)])
+    out = _sox(mono * scale, rate_hz, ["-e", "floating-point", "-b", "32"], ["rate", "-v", str(wanted_hz)])
     resampled: Samples = np.frombuffer(out, "<f4").astype(np.float64) / scale
     return resampled
 
 
 def _write(samples: Samples, rate_hz: int, destination: Path) -> None:
-    with files.atomic_path(destination) as temporary:
-        target = ["-t", "wav", "-e", "signed-integer", "-b", "16", str(temporary)]
-        _sox(samples.astype("<f4").tobytes(), rate_hz, target, ["dither"])
+    """Dithered to 16 bits. Python writes the file: sox ends with status 0 when the disk is full."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(rate_hz)
+        wav.writeframes(_sox(samples, rate_hz, ["-e", "signed-integer", "-b", "16"], ["dither"]))
+    files.write_bytes(destination, content.getvalue())
 
 
-def _sox(raw: bytes, rate_hz: int, target: list[str], effects: list[str]) -> bytes:
-    """Raw mono float32 -> `target` through `effects`. -R: the dither's random numbers are the same every time."""
-    source = ["-t", "raw", "-e", "floating-point", "-b", "32", "-c", "1", "-r", str(rate_hz), "-"]
-    done = subprocess.run(["sox", "-R", "-V1", *source, *target, *effects], input=raw, capture_output=True)
+def _sox(samples: Samples, rate_hz: int, encoding: list[str], effects: list[str]) -> bytes:
+    """Mono samples -> raw ones, little-endian, through `effects`. -R: the dither's draws are the same every time."""
+    raw = ["-t", "raw", "-L"]
+    source = [*raw, "-e", "floating-point", "-b", "32", "-c", "1", "-r", str(rate_hz), "-"]
+    command = ["sox", "-R", "-V1", *source, *raw, *encoding, "-", *effects]
+    done = subprocess.run(command, input=samples.astype("<f4").tobytes(), capture_output=True)
     if done.returncode != 0:
-        message = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        raise UserError(f"sox: {message}; is the disk full, or {Path(target[-1]).parent} not writable?")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')}")
     return done.stdout

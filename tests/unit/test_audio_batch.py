@@ -1,0 +1,66 @@
+"""The worker processes of stage 0: they go when the stage is killed, and a killed worker is no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cosytune.audio.batch import _in_parallel
+from cosytune.errors import UserError
+from cosytune.layout import ROOT
+
+
+def _die(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    """Worker processes of `pid`, from /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def _wait_until(condition: Callable[[], object], what: str) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(what)
+
+
+def test_results_come_in_order() -> None:
+    assert _in_parallel(abs, list(range(-20, 20)), "testing") == [abs(number) for number in range(-20, 20)]
+
+
+def test_a_killed_worker_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(UserError, match="worker processes was killed, most likely for lack of memory"):
+        _in_parallel(_die, [1, 2, 3], "testing")
+
+
+def test_workers_go_when_the_stage_is_killed() -> None:
+    code = "import time; from cosytune.audio.batch import _in_parallel; _in_parallel(time.sleep, [60, 60], 'testing')"
+    stage = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        stderr=subprocess.DEVNULL,
+    )
+    _wait_until(lambda: _children(stage.pid), "no worker came")
+    workers = _children(stage.pid)
+    time.sleep(0.5)  # a worker's first act is to ask for the parent's death; killing before it would test nothing
+    stage.kill()
+    stage.wait()
+    _wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), f"{workers} are still there")
