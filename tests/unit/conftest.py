@@ -18,11 +18,17 @@ def wheel_tree(shared_tmp: Path) -> Path:
     return tree.ensure(UpstreamConfig(source="wheel"), directory=shared_tmp / "upstream")
 
 
-@pytest.fixture
-def pristine(wheel_tree: Path, tmp_path: Path) -> Path:
-    """A checkout as upstream has it, in a directory whose name has a space and Japanese letters."""
-    checkout = tmp_path / "私の CosyVoice"
+@pytest.fixture(scope="session")
+def pristine_tree(wheel_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Upstream's files without our patches; read only."""
+    checkout = tmp_path_factory.mktemp("upstream") / "pristine"
     shutil.copytree(wheel_tree, checkout)
     (checkout / ".as_built.json").unlink()
     patch.revert(checkout, PINNED)
     return checkout
+
+
+@pytest.fixture
+def pristine(pristine_tree: Path, tmp_path: Path) -> Path:
+    """A checkout of one's own as upstream has it, in a directory whose name has a space and Japanese letters."""
+    return shutil.copytree(pristine_tree, tmp_path / "私の CosyVoice")

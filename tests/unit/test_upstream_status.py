@@ -149,6 +149,19 @@ def test_files_outside_the_packages_are_not_ours_to_judge(pristine: Path) -> Non
     assert main(["apply", "--dir", str(pristine)]) == 0
 
 
+def test_another_commit_with_the_same_code_is_fine(pristine: Path) -> None:
+    commit_all(pristine)
+    assert inspect(pristine, PINNED).state is State.PRISTINE
+    shutil.rmtree(pristine / MATCHA)
+    assert inspect(pristine, PINNED).state is State.INCOMPLETE
+
+
+def test_windows_line_endings_in_a_clone_without_its_submodule(pristine: Path) -> None:
+    (pristine / LLM).write_bytes((pristine / LLM).read_bytes().replace(b"\n", b"\r\n"))
+    shutil.rmtree(pristine / MATCHA)
+    refused(pristine, State.WINDOWS_LINE_ENDINGS, LLM)
+
+
 @pytest.mark.parametrize("patched", [False, True])
 def test_windows_line_endings_are_explained(pristine: Path, patched: bool) -> None:
     if patched:

@@ -121,13 +121,23 @@ def test_ready_names_what_is_wrong_and_the_stage(wheel_tree: Path, tmp_path: Pat
     assert LLM in str(caught.value)
 
 
+def test_an_empty_directory_is_filled(pristine: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "upstream"
+    (directory / PINNED.name).mkdir(parents=True)  # as a mount point of a container is
+    with pytest.raises(UserError, match="not there yet"):
+        tree.ready(directory=directory)
+    tree.ensure(UpstreamConfig(source="path", path=str(pristine)), directory=directory)
+    tree.ready(directory=directory)
+
+
 def test_a_pristine_tree_is_patched(wheel_tree: Path, tmp_path: Path) -> None:
     directory = tmp_path / "upstream"
     shutil.copytree(wheel_tree, directory / PINNED.name)
     patch.revert(directory / PINNED.name, PINNED)
     with pytest.raises(UserError, match="pristine"):
         tree.ready(directory=directory)
-    tree.ensure(UpstreamConfig(), directory=directory)
+    nowhere = UpstreamConfig(source="git", git_url=str(tmp_path / "no repository"))  # nothing is to be brought
+    tree.ensure(nowhere, directory=directory)
     tree.ready(directory=directory)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cosytune import pip_settings
-from cosytune import pip_settings
 from cosytune.errors import UserError
 
 

@@ -124,17 +124,18 @@ def _foreign(checkout: Path, pin: Pin, findings: _Findings) -> Status:
             ([path for path in findings.missing if not path.startswith(MATCHA)], "missing"),
             (_matcha(findings.missing, pin), "missing"),
             (findings.extra, "not upstream's"),
+            (findings.crlf, "upstream's text, but its lines end in CRLF"),
         )
         if paths
     )
     head = _head(checkout)
     in_cosyvoice = [p for p in (*findings.changed, *findings.missing) if p.startswith(f"{COSYVOICE}/")]
-    if (head not in (None, pin.commit)) or (head is None and len(in_cosyvoice) >= _MANY):
+    if in_cosyvoice and head != pin.commit and (head is not None or len(in_cosyvoice) >= _MANY):
         where = f"HEAD is {head[:7]}" if head else f"{len(in_cosyvoice)} files of {COSYVOICE}/ differ"
         remedy = f"nothing was changed; {where}, and only {pin.commit[:7]} is known: git checkout {pin.commit}"
         return Status(checkout, State.UNKNOWN_VERSION, details, remedy)
     state = State.HAND_EDITED if findings.changed or findings.extra else State.INCOMPLETE
-    return Status(checkout, state, details, _restore((*findings.changed, *findings.missing)))
+    return Status(checkout, state, details, _restore((*findings.changed, *findings.missing, *findings.crlf)))
 
 
 def _partly_patched(checkout: Path, pin: Pin, changed: Iterable[str]) -> dict[str, tuple[str, ...]]:

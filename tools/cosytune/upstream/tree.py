@@ -30,7 +30,7 @@ def ready(config: Config | UpstreamConfig | None = None, *, directory: Path = UP
     `config` is not asked: every source gives the same tree.
     """
     tree = directory / pin.name
-    if not tree.is_dir():
+    if not _there(tree):
         raise UserError(f"{tree}: upstream's code is not there yet; run stage -1 (setup) first: --stage -1")
     status = inspect(tree, pin)
     if status.state is not State.PATCHED:
@@ -45,6 +45,8 @@ def ensure(config: UpstreamConfig, *, directory: Path = UPSTREAM, pin: Pin = PIN
         return tree
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):  # two stages or two test workers may come at once
+        if _there(tree) and inspect(tree, pin).state is State.PRISTINE:
+            patch.apply(tree, pin)
         if _is_patched(tree, pin):
             return tree
         _refuse_edits(tree, pin)
@@ -56,21 +58,19 @@ def ensure(config: UpstreamConfig, *, directory: Path = UPSTREAM, pin: Pin = PIN
 
 
 def _is_patched(tree: Path, pin: Pin) -> bool:
-    return tree.is_dir() and inspect(tree, pin).state is State.PATCHED
+    return _there(tree) and inspect(tree, pin).state is State.PATCHED
+
+
+def _there(tree: Path) -> bool:
+    return tree.is_dir() and any(tree.iterdir())
 
 
 def _refuse_edits(tree: Path, pin: Pin) -> None:
-    """What is there may be replaced if it is pristine, or as we built it with an older series of patches."""
-    if not tree.is_dir():
-        return
+    """What is there may be replaced if it is as we built it, with an older series of patches."""
     stamp = tree / _STAMP
-    if stamp.is_file() and _hashes(tree) == files.read_json(stamp):
-        return
-    status = inspect(tree, pin)
-    if status.state is not State.PRISTINE:
-        raise UserError(
-            *status.lines, f"{tree}: keep what you need of it, delete it, and run stage -1 again: --stage -1"
-        )
+    if _there(tree) and not (stamp.is_file() and _hashes(tree) == files.read_json(stamp)):
+        remedy = f"{tree}: keep what you need of it, delete it, and run stage -1 again: --stage -1"
+        raise UserError(*inspect(tree, pin).lines, remedy)
 
 
 def _build(config: UpstreamConfig, pin: Pin, workshop: Path) -> Path:
