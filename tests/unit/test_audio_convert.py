@@ -148,7 +148,8 @@ def test_a_clip_that_does_not_fit_on_the_disk_is_never_taken_for_written(tmp_pat
         "import resource; from pathlib import Path\n"
         "from cosytune.audio.convert import *; from cosytune.audio.probe import *\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        f"convert(Path({str(source)!r}), probe(Path({str(source)!r})), Path({str(tmp_path / 'out.wav')!r}), AudioConfig())"
+        f"source, target = Path({str(source)!r}), Path({str(tmp_path / 'out.wav')!r})\n"
+        "convert(source, probe(source), target, AudioConfig())"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
