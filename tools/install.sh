@@ -38,7 +38,7 @@ main() {
 install_system_programs() {
   local packages=()
   command -v sox > /dev/null || packages+=(sox)
-  sox --help 2> /dev/null | grep -q '^AUDIO FILE FORMATS:.* mp3 ' || packages+=(libsox-fmt-all)
+  [[ $(sox --help 2> /dev/null) == *' mp3 '* ]] || packages+=(libsox-fmt-all)
   command -v ffmpeg > /dev/null || packages+=(ffmpeg)
   command -v g++ > /dev/null || packages+=(g++)
   command -v git > /dev/null || packages+=(git ca-certificates)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
 import re
+import warnings
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -63,6 +65,8 @@ def import_failures(modules: tuple[str, ...] = MODULES) -> list[str]:
 
 
 def main() -> int:
+    warnings.simplefilter("ignore")  # what a package has to say of a machine without a GPU is no fault of the lock
+    logging.disable(logging.WARNING)
     faults = differences() or import_failures()
     if faults:
         raise UserError(*faults, REMEDY)
