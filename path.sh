@@ -2,11 +2,11 @@
 # Sourced by run.sh and tests/run.sh: the repository's root, its interpreter, PYTHONPATH, locale and caches.
 # Installs the environment when there is none, or one that another requirements.lock made.
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd -P)
 export ROOT
 
 if [[ $(cat "$ROOT/.venv/requirements.lock.sha256" 2> /dev/null) != "$(sha256sum < "$ROOT/requirements.lock")" ]]; then
-  "$ROOT/tools/install.sh" || exit
+  "$ROOT/tools/install.sh" || return
 fi
 export PATH=$ROOT/.venv/bin:$PATH
 export PYTHONPATH=$ROOT/tools  # never $ROOT: upstream has a tools/ of its own
@@ -18,7 +18,7 @@ export PYTHONHASHSEED=0             # two runs are the same run, libraries that 
 export USER=${USER:-$(id -un 2> /dev/null || echo "uid$UID")}
 if [[ ! -w ${HOME:-/nonexistent} ]]; then
   export HOME=${TMPDIR:-/tmp}/cosytune-$UID
-  mkdir -p "$HOME" || exit
+  mkdir -p "$HOME" || return
   export XDG_CACHE_HOME=$HOME/.cache NUMBA_CACHE_DIR=$HOME/numba MPLCONFIGDIR=$HOME/matplotlib
   export TORCHINDUCTOR_CACHE_DIR=$HOME/inductor
 fi
