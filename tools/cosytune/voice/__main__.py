@@ -78,7 +78,7 @@ def _say(chosen: argparse.Namespace) -> int:
         speech = reader.say(words, speaker, chosen.language or voice.versions["language"], chosen.seed)
     synthesis.write_wav(chosen.output, speech.samples, speech.rate_hz)
     print(
-        f"{chosen.output}: {speech.duration_s:.2f} s of speech, {len(speech.sentences)} sentences, "
+        f"{chosen.output}: {speech.duration_s:.2f} s of speech, {len(speech.sentences)} sentence(s), "
         f"real-time factor {speech.real_time_factor:.2f}"
     )
     for sentence in speech.cut:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cosytune import base, families, files, text
+from cosytune.base import manifest
 from cosytune.layout import LOCK, ROOT
 from cosytune.schema import Config
 
@@ -26,7 +27,7 @@ def versions(config: Config, speaker: str, model_dir: Path) -> dict[str, Any]:
         "family": family.name,
         "base": {
             "name": model_dir.name,
-            "random_weights": config.base != "real" and config.model_dir is None,
+            "random_weights": manifest.read(model_dir) is not None,  # what was made here, not downloaded
             "files": base.hashes(model_dir),
         },
         "text": {"normalizer": text.NORMALIZER, "language": config.language},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,12 +58,15 @@ class Speaker:
         from cosytune.upstream import bridge
 
         self._family = family
+        # Both are upstream's and its libraries' own business, and nothing that a user could mend.
+        warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\.autocast", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
         self._model: Any = bridge.load_cosyvoice(model_dir, family)
         self._last_token: Any = None
         self._watch(self._model.model.llm)
 
     def _watch(self, llm: Any) -> None:
-        """Remember the last token that was drawn: only by it can a sentence that ended be told from one that was cut."""
+        """Remember the last token that was drawn: it tells a sentence that ended from one that was cut."""
         draw = llm.sampling_ids
 
         def watched(*arguments: Any, **named: Any) -> Any:
@@ -90,10 +94,8 @@ class Speaker:
         from transformers import set_seed
 
         set_seed(seed)
-        with _errors_of_threads() as errors, torch.inference_mode():
+        with _errors_of_threads(f"upstream failed on {sentence!r}"), torch.inference_mode():
             outputs = list(self._model.inference_sft(sentence, speaker, stream=False, text_frontend=False))
-        if errors:
-            raise RuntimeError(f"upstream failed on {sentence!r}") from errors[0]
         samples: NDArray[np.float32] = torch.cat([one["tts_speech"] for one in outputs], dim=1)[0].float().numpy()
         if not np.isfinite(samples).all():
             raise UserError(f"{sentence!r}: the model spoke NaN; the voice diverged: choose another checkpoint")
@@ -117,12 +119,14 @@ def write_wav(path: Path, samples: NDArray[np.float32], rate_hz: int) -> None:
 
 
 @contextmanager
-def _errors_of_threads() -> Iterator[list[BaseException]]:
-    """What threads raise: upstream's LLM runs in one, and goes on to speak half a sentence when it fails."""
+def _errors_of_threads(message: str) -> Iterator[None]:
+    """Raise what a thread raised in the block: upstream's LLM runs in one, and its half sentence would be spoken."""
     errors: list[BaseException] = []
     former = threading.excepthook
     threading.excepthook = lambda arguments: errors.append(arguments.exc_value or RuntimeError("unknown"))
     try:
-        yield errors
+        yield
     finally:
         threading.excepthook = former
+        if errors:  # also when the main thread has stumbled over what is missing now
+            raise RuntimeError(message) from errors[0]
