@@ -212,9 +212,6 @@ def _base_model(config: Config) -> Finding:
     from cosytune import base, families
 
     model_dir = base.locate(config)
-    if not model_dir.is_dir():
-        how = "put CosyVoice2-0.5B there (README, Real weights)" if config.base == "real" else "run stage -1"
-        return Finding("base model", f"{model_dir} is not there", how)
     base.check(model_dir, families.get(config.model))
     return Finding("base model", f"{model_dir.name}, every file as it should be")
 
