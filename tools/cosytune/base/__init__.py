@@ -47,7 +47,7 @@ def make(config: Config, model_dir: Path) -> None:
     It stands for a downloaded model, which all recipes share and no recipe's seed changes. Raises UserError for
     `base: real`, which cannot be made, and when the disk is too small.
     """
-    from cosytune.base.make import build  # torch, onnx and upstream's classes
+    from cosytune.base.build import build  # torch, onnx and upstream's classes
 
     family = families.get(config.model)
     if config.base == "real":

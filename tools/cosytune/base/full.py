@@ -1,19 +1,143 @@
 """The two ONNX models of the full-random base: the real sizes and costs, random weights.
 
-The speech tokenizer is the real architecture (S3TokenizerV2 of the package s3tokenizer). The speaker encoder is not
-CAM++ but a plain time-delay network with about as many parameters (7.1 million).
+The speech tokenizer is the real architecture (S3TokenizerV2 of the package s3tokenizer), exported. The speaker encoder
+is not CAM++ but a plain time-delay network with about as many parameters (7.1 million).
 """
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import nn
+
+from cosytune import files
 from cosytune.families import Family
 
+_OPSET = 17
+_STATES, _HEADS, _LAYERS = 1280, 20, 6
+"""Of the real speech tokenizer's encoder: 124 million parameters."""
+_WIDTHS = ((5, 512), (5, 512), (5, 512), (5, 512), (5, 512), (3, 512), (1, 1024))
+"""Kernel and channels of the speaker encoder's layers."""
 
-def write_speech_tokenizer(path: Path, seed: int) -> None:
-    raise NotImplementedError
+
+def write_speech_tokenizer(path: Path, seed: int, layers: int = _LAYERS, states: int = _STATES) -> None:
+    """Inputs and output as the tiny one's: feats [1, 128, T], feats_length [1] -> indices [1, ceil(T / 4)]."""
+    torch.manual_seed(seed)
+    example = torch.zeros(1, 128, 400), torch.tensor([400], dtype=torch.int32)
+    with _rotary_in_real_numbers():
+        _export(
+            _SpeechTokenizer(layers, states),
+            example,
+            path,
+            inputs=["feats", "feats_length"],
+            output="indices",
+            dynamic={"feats": {2: "T"}, "indices": {1: "tokens"}},
+        )
 
 
 def write_speaker_encoder(path: Path, family: Family, seed: int) -> None:
-    raise NotImplementedError
+    """Inputs and output as the tiny one's: input [1, frames, 80] -> output [1, 192]."""
+    torch.manual_seed(seed)
+    bins = family.mel.num_mels
+    _export(
+        _SpeakerEncoder(bins, family.speaker_embedding_size),
+        (torch.randn(1, 200, bins),),
+        path,
+        inputs=["input"],
+        output="output",
+        dynamic={"input": {1: "frames"}},
+    )
+
+
+class _SpeechTokenizer(nn.Module):
+    """S3TokenizerV2 for one clip of at most 30 s, without its Python loop over longer ones."""
+
+    def __init__(self, layers: int, states: int) -> None:
+        super().__init__()
+        from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
+
+        heads = states * _HEADS // _STATES  # 64 channels a head, which the rotary table is made for
+        config = ModelConfig(n_audio_state=states, n_audio_head=heads, n_audio_layer=layers)
+        self.tokenizer: Any = S3TokenizerV2("speech_tokenizer_v2_25hz", config)
+
+    def forward(self, mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.tokenizer.encoder(mel, length)
+        codes: torch.Tensor = self.tokenizer.quantizer._codebook.encode(hidden)
+        return codes
+
+
+class _SpeakerEncoder(nn.Module):
+    """Time-delay layers, then mean and spread over time, then one matrix."""
+
+    def __init__(self, bins: int, size: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = bins
+        for kernel, width in _WIDTHS:
+            layers += [nn.Conv1d(channels, width, kernel, padding=kernel // 2), nn.ReLU()]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * channels, size)
+
+    def forward(self, banks: torch.Tensor) -> torch.Tensor:
+        hidden = self.layers(banks.transpose(1, 2))
+        mean = hidden.mean(dim=2)
+        spread = ((hidden - mean.unsqueeze(2)) ** 2).mean(dim=2).sqrt()
+        embedding: torch.Tensor = self.head(torch.cat([mean, spread], dim=1))
+        return embedding
+
+
+@contextlib.contextmanager
+def _rotary_in_real_numbers() -> Iterator[None]:
+    """s3tokenizer keeps its rotary table as complex numbers, which ONNX lacks: the same rotation by cosine and sine."""
+    from s3tokenizer import model_v2
+
+    def table(width: int, length: int) -> torch.Tensor:
+        """Cosines and sines, float32 [length, width, 2]: each angle stands twice, for both halves of a head."""
+        steps = torch.arange(0, width, 2).float() / width
+        angles = torch.outer(torch.arange(length).float(), 10000.0**-steps)
+        return torch.stack([angles.cos(), angles.sin()], dim=-1).repeat(1, 2, 1)
+
+    def rotate(queries: torch.Tensor, keys: torch.Tensor, freqs_cis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cosine, sine = (freqs_cis[None, :, None, :, part] for part in (0, 1))
+
+        def turned(x: torch.Tensor) -> torch.Tensor:
+            first, second = x.chunk(2, dim=-1)
+            return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+        return turned(queries), turned(keys)
+
+    originals = model_v2.precompute_freqs_cis, model_v2.apply_rotary_emb, torch.view_as_real
+    model_v2.precompute_freqs_cis, model_v2.apply_rotary_emb = table, rotate
+    torch.view_as_real = lambda table: table  # type: ignore[assignment]  # of a value that nobody reads
+    try:
+        yield
+    finally:
+        model_v2.precompute_freqs_cis, model_v2.apply_rotary_emb, torch.view_as_real = originals
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    path: Path,
+    inputs: list[str],
+    output: str,
+    dynamic: dict[str, dict[int, str]],
+) -> None:
+    with files.atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer, of shapes that it keeps as numbers: batch 1, as upstream's
+        torch.onnx.export(
+            module.eval(),
+            example,
+            temporary,
+            input_names=inputs,
+            output_names=[output],
+            dynamic_axes=dynamic,
+            opset_version=_OPSET,
+            dynamo=False,
+        )

@@ -7,7 +7,7 @@ the bias; the bias that gives the wanted mean is found by halving.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ _WANTED_TOKENS = 75
 _MIN_RATIO = 2
 """Speech tokens per text token before which upstream's `inference` does not let the model stop."""
 _TOP_K, _TOP_P, _WINDOW = 25, 0.8, 10
-_TEXTS, _STEPS = 6, 100
 _OFF = -1e4
 
 
@@ -34,10 +33,14 @@ class _Steps:
     """The end-of-speech logit without its bias [S]."""
 
 
-def calibrate(llm: Any, texts: Sequence[list[int]], end_token: int) -> None:
-    """Set `llm.llm_decoder.bias[end_token]`. `texts`: text tokens of sentences; the middle lengths are used."""
-    chosen = _middle(texts)
-    steps = _decode(llm, chosen, end_token)
+def calibrate(llm: Any, texts: Sequence[list[int]], end_token: int, count: int, steps_each: int) -> None:
+    """Set `llm.llm_decoder.bias[end_token]`; torch's generator decides what is spoken.
+
+    `texts`: text tokens of sentences, of which `count` of middle length are spoken for `steps_each` tokens.
+    """
+    start = (len(texts) - count) // 2
+    chosen = sorted(texts, key=len)[start : start + count]
+    steps = _decode(llm, chosen, end_token, steps_each)
     mean_length = sum(len(text) for text in chosen) / len(chosen)
     wanted = 1 / (_WANTED_TOKENS - _MIN_RATIO * mean_length)
     low, high = -100.0, 100.0
@@ -48,14 +51,8 @@ def calibrate(llm: Any, texts: Sequence[list[int]], end_token: int) -> None:
         llm.llm_decoder.bias[end_token] = round(low, 2)  # so that the last bits of a float cannot show in the file
 
 
-def _middle(texts: Sequence[list[int]]) -> list[list[int]]:
-    ordered = sorted(texts, key=len)
-    start = (len(ordered) - _TEXTS) // 2
-    return ordered[start : start + _TEXTS]
-
-
-def _decode(llm: Any, texts: Sequence[list[int]], end_token: int) -> _Steps:
-    """Let the model speak `_STEPS` tokens for every text, unable to stop, and note what it chose from."""
+def _decode(llm: Any, texts: Sequence[list[int]], end_token: int, steps_each: int) -> _Steps:
+    """Let the model speak `steps_each` tokens for every text, unable to stop, and note what it chose from."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def note(module: Any, arguments: tuple[torch.Tensor], logits: torch.Tensor) -> None:
@@ -67,7 +64,7 @@ def _decode(llm: Any, texts: Sequence[list[int]], end_token: int) -> _Steps:
     rows = []
     for text in texts:
         start = len(seen)
-        tokens = list(_speak(llm, text))
+        tokens = list(_speak(llm, text, steps_each))
         for step, (logits, end) in enumerate(seen[start:]):
             best = logits.topk(_TOP_K)
             recent = torch.tensor(tokens[max(0, step - _WINDOW) : step], dtype=torch.long)
@@ -79,11 +76,12 @@ def _decode(llm: Any, texts: Sequence[list[int]], end_token: int) -> _Steps:
     return _Steps(best_logits.double(), repeated, rest.double(), ends.double())
 
 
-def _speak(llm: Any, text: list[int]) -> Any:
+def _speak(llm: Any, text: list[int], steps: int) -> Iterator[int]:
     nothing, zero = torch.zeros(1, 0, dtype=torch.int32), torch.tensor([0], dtype=torch.int32)
     length = torch.tensor([len(text)], dtype=torch.int32)
-    return llm.inference(
-        torch.tensor([text]), length, nothing, zero, nothing, zero, None, max_token_text_ratio=_STEPS / len(text)
+    ratio = (steps + 0.5) / len(text)  # upstream rounds the product of it and the length down
+    yield from llm.inference(
+        torch.tensor([text]), length, nothing, zero, nothing, zero, None, max_token_text_ratio=ratio
     )
 
 

@@ -18,8 +18,8 @@ from cosytune.layout import PRETRAINED_MODELS
 
 RECORD = ".cosytune.sha256.json"
 _AGAIN = "delete {directory} and run stage -1 (setup), which makes it again: --stage -1"
-_SMALLEST_WEIGHTS = 100_000
-"""Bytes; less is a page of HTML or the pointer that git leaves where git-lfs is not installed."""
+_LARGE, _SMALLEST = 1_000_000, 10_000
+"""Bytes. In the place of a large file, less than the smallest is a page of HTML or the pointer of a missing git-lfs."""
 
 
 def check(model_dir: Path, family: Family) -> None:
@@ -68,7 +68,7 @@ def _check_found(model_dir: Path, family: Family) -> None:
     errors = errors or [
         f"{model_dir / name}: {(model_dir / name).stat().st_size} bytes are no model; {remedy}"
         for name, file in family.published.items()
-        if (model_dir / name).stat().st_size < min(file.size, _SMALLEST_WEIGHTS)
+        if file.size > _LARGE and (model_dir / name).stat().st_size < _SMALLEST
     ]
     if errors:
         raise UserError(*errors)

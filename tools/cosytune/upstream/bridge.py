@@ -16,7 +16,7 @@ import pickle
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from cosytune.families import Family, Name, New, Shape
 from cosytune.upstream import tree
 
 _MATCHA = Path("third_party") / "Matcha-TTS"
+_PACKAGES = ("cosyvoice", "matcha")
+_TEXT_MODEL = "llm.model."
+"""Where Qwen2ForCausalLM's keys begin in llm.pt."""
 _BOOKKEEPING = ("epoch", "step")
 """Keys that upstream's trainer leaves in its weight files, and its inference class trips over."""
 
@@ -42,8 +45,7 @@ def build_llm(model_dir: Path, family: Family) -> nn.Module:
     path = model_dir / family.llm
     state = _read_weights(path)
     with keep_random_state():
-        module = new_llm(family, manifest.shape(model_dir, family))
-    return _filled(module, state, path)
+        return _filled(lambda: new_llm(family, manifest.shape(model_dir, family), state), state, path)
 
 
 def build_flow(model_dir: Path, family: Family) -> nn.Module:
@@ -51,8 +53,7 @@ def build_flow(model_dir: Path, family: Family) -> nn.Module:
     path = model_dir / family.flow
     state = _read_weights(path)
     with keep_random_state():
-        module = new_flow(family, manifest.shape(model_dir, family))
-    return _filled(module, state, path)
+        return _filled(lambda: new_flow(family, manifest.shape(model_dir, family)), state, path)
 
 
 def build_hift(model_dir: Path, family: Family) -> nn.Module:
@@ -61,12 +62,15 @@ def build_hift(model_dir: Path, family: Family) -> nn.Module:
     # its trainer saved generator and discriminators side by side; upstream's loader drops the prefix as well
     state = {key.removeprefix("generator."): value for key, value in _read_weights(path).items()}
     with keep_random_state():
-        module = new_hift(family, manifest.shape(model_dir, family))
-    return _filled(module, state, path)
+        return _filled(lambda: new_hift(family, manifest.shape(model_dir, family)), state, path)
 
 
-def new_llm(family: Family, shape: Shape) -> nn.Module:
-    """Qwen2LM with fresh random weights, drawn from torch's global generator."""
+def new_llm(family: Family, shape: Shape, state: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+    """Qwen2LM with fresh random weights, drawn from torch's global generator.
+
+    With the `state` that it will be given the text model takes its weights from there at once: drawing half a billion
+    numbers to throw them away takes seconds.
+    """
     with _quiet():
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -74,7 +78,14 @@ def new_llm(family: Family, shape: Shape) -> nn.Module:
     encoder_class = _attribute("cosyvoice.llm.llm.Qwen2Encoder")
     encoder = encoder_class.__new__(encoder_class)
     nn.Module.__init__(encoder)
-    encoder.model = Qwen2ForCausalLM(Qwen2Config(**vars(shape.llm), **family.qwen))
+    config = Qwen2Config(**vars(shape.llm), **family.qwen)
+    if state is None:
+        encoder.model = Qwen2ForCausalLM(config)
+    else:
+        inner = {key.removeprefix(_TEXT_MODEL): value for key, value in state.items() if key.startswith(_TEXT_MODEL)}
+        encoder.model = Qwen2ForCausalLM.from_pretrained(
+            None, config=config, state_dict=inner, torch_dtype=torch.float32
+        )
     spec = family.document(family, shape)["llm"]
     llm: nn.Module = _build(replace(spec, arguments={**spec.arguments, "llm": encoder}))
     return llm
@@ -136,14 +147,15 @@ def keep_random_state() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def _filled(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
-    """`module` with the weights of the file `path`, every one of them and no other."""
+def _filled(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor], path: Path) -> nn.Module:
+    """The module with the weights of the file `path`, every one of them and no other."""
     try:
+        module = build()
         module.load_state_dict(state, strict=True)
-    except RuntimeError as failure:  # torch lists the missing, the unexpected and the misshapen
-        details = [line.strip() for line in str(failure).splitlines()[1:]]
+    except RuntimeError as failure:  # below a title it lists the missing, the unexpected and the misshapen
+        details = str(failure).splitlines()[1].strip()[:300]
         raise UserError(
-            f"{path}: not the weights of this model: {details[0][:300]}; restore the file or run stage -1 again"
+            f"{path}: not the weights of this model: {details}; restore the file or run stage -1 again"
         ) from None
     return module.eval()
 
@@ -153,7 +165,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: missing; run stage -1 (setup), or name a model directory with model_dir=PATH")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as failure:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as failure:  # each for another kind of damage
         reason = str(failure).splitlines()[0][:200]
         raise UserError(f"{path}: not readable as weights ({reason}); restore the file or run stage -1") from None
     return {key: value for key, value in state.items() if key not in _BOOKKEEPING}
@@ -187,12 +199,13 @@ def _module(name: str) -> Any:
         if str(path) not in sys.path:
             sys.path.insert(0, str(path))
     with _quiet():
-        module = importlib.import_module(name)
-    if name.split(".")[0] in ("cosyvoice", "matcha") and not Path(module.__file__ or "").is_relative_to(root):
-        raise UserError(
-            f"{module.__file__}: shadows upstream's {name}; uninstall that package, or take it off PYTHONPATH ({root})"
-        )
-    return module
+        package = importlib.import_module(name.split(".")[0])
+        if package.__name__ in _PACKAGES and not Path(package.__file__ or "").is_relative_to(root):
+            raise UserError(
+                f"{package.__file__}: another package of the name {package.__name__} hides upstream's ({root}); "
+                "uninstall it, or take it off PYTHONPATH"
+            )
+        return importlib.import_module(name)
 
 
 @contextlib.contextmanager
