@@ -24,6 +24,7 @@ def card(material: Material, versions: Mapping[str, Any], vllm: str | None) -> s
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=False,  # noqa: S701 - Markdown, for reading
         undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -115,11 +115,10 @@ def _figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
 
 
 def _bins(values: Sequence[float]) -> NDArray[np.float64]:
-    """At most 24 bins; equal values get one of width 1 around them."""
-    low, high = min(values), max(values)
-    if high - low < 1e-6:
-        return np.array([low - 0.5, low + 0.5])
-    return np.linspace(low, high, min(24, max(6, int(np.sqrt(len(values)) * 2))) + 1)
+    """At most 24 bins over at least one second or one LUFS: values that are nearly equal should look so."""
+    middle, width = (min(values) + max(values)) / 2, max(1.0, max(values) - min(values))
+    count = min(24, max(10, int(np.sqrt(len(values)) * 2)))
+    return np.linspace(middle - width / 2, middle + width / 2, count + 1)
 
 
 def _svg(name: str, figure: Figure) -> str:

@@ -21,7 +21,7 @@ class Metric:
     form: str
 
     def show(self, value: float | None) -> str:
-        return "–" if value is None else self.form.format(value)
+        return "–" if value is None else self.form.format(value).replace("-", "−")
 
 
 METRICS: Mapping[str, Metric] = {

@@ -46,7 +46,7 @@ def write_vllm(adapter: Path, destination: Path, base_name: str) -> str | None:
 
     Source of the names: PEFT's own for a `Qwen2ForCausalLM`, which vLLM's multi-LoRA loader reads.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     config = files.read_json(adapter / "adapter_config.json")
     if config.get("use_dora"):
@@ -56,9 +56,9 @@ def write_vllm(adapter: Path, destination: Path, base_name: str) -> str | None:
     if outside:
         return f"the adapter changes layers outside the Qwen2 model ({outside[0]})"
     renamed = {_VLLM + name.removeprefix(_PEFT_LLM): tensor for name, tensor in tensors.items()}
-    destination.mkdir(parents=True)
     layers = sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in renamed})
     config |= {"target_modules": layers, "base_model_name_or_path": base_name, "task_type": "CAUSAL_LM"}
-    save_file(dict(sorted(renamed.items())), destination / "adapter_model.safetensors", metadata={"format": "pt"})
+    content = save(dict(sorted(renamed.items())), metadata={"format": "pt"})
+    files.write_bytes(destination / "adapter_model.safetensors", content)
     files.write_json(destination / "adapter_config.json", config)
     return None
