@@ -61,12 +61,17 @@ def _training(layout: Layout) -> None:
     modules: dict[str, Any] = {}
     for module, start, end in (("llm", 8.9, 4.4), ("flow", 1.6, 1.2)):
         lines: list[dict[str, Any]] = [{"update": 0, "epoch": 0, "kind": "cv", "loss": start}]
+        lines.append({"update": 0, "epoch": 0, "kind": "train", "loss": None, "learning_rate": 1e-4})
         draw = np.random.default_rng(3)
         for update in range(1, 61):
             loss = end + (start - end) * np.exp(-update / 18) + draw.normal(0, (start - end) / 40)
-            lines.append({"update": update, "epoch": update / 6, "kind": "train", "loss": loss, "learning_rate": 1e-4})
+            lines.append(
+                {"update": update, "epoch": -(-update // 6), "kind": "train", "loss": loss, "learning_rate": 1e-4}
+            )
             if update % 6 == 0:
-                lines.append({"update": update, "epoch": update / 6, "kind": "cv", "loss": loss + 0.03 * update / 6})
+                lines.append(
+                    {"update": update, "epoch": -(-update // 6), "kind": "cv", "loss": loss + 0.03 * update / 6}
+                )
         files.write_text(layout.module(module) / "history.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
         candidates = [
             {
@@ -79,11 +84,12 @@ def _training(layout: Layout) -> None:
             for line in lines
             if line["kind"] == "cv" and line["update"] > 0
         ]
+        in_epoch = {"checkpoint": "checkpoint-000057", "update": 57, "epoch": 10, "cv_loss": None, "train_loss": None}
         modules[module] = {
             "chosen": min(candidates, key=lambda one: one["cv_loss"])["checkpoint"],
             "why": f"lowest cv loss of {len(candidates)} checkpoints",
             "untuned_cv_loss": start,
-            "candidates": candidates,
+            "candidates": [*candidates, in_epoch],
         }
     files.write_json(layout.selection, {"modules": modules})
 

@@ -15,7 +15,7 @@ from cosytune.voice import choice
 
 def candidate(update: int, cv_loss: float) -> Checkpoint:
     path = Path("llm") / f"checkpoint-{update:06d}"
-    return Checkpoint(path=path, update=update, epoch=update / 10, cv_loss=cv_loss, train_loss=1.0)
+    return Checkpoint(path=path, update=update, epoch=update // 10, cv_loss=cv_loss, train_loss=1.0)
 
 
 def test_the_lowest_cv_loss_wins_and_all_candidates_are_listed() -> None:
@@ -32,7 +32,9 @@ def test_of_equal_losses_the_earlier_one_wins() -> None:
 
 
 def test_a_diverged_checkpoint_never_wins() -> None:
-    assert choice.choose([candidate(10, math.nan), candidate(20, 9.0)], 4.0)["chosen"] == "checkpoint-000020"
+    entry = choice.choose([candidate(10, math.nan), candidate(20, 9.0)], 4.0)
+    assert entry["chosen"] == "checkpoint-000020"
+    assert json.loads(json.dumps(entry, allow_nan=False))["candidates"][0]["cv_loss"] is None
     with pytest.raises(UserError, match="learning_rate"):
         choice.choose([candidate(10, math.nan), candidate(20, math.inf)], 4.0)
 

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 def choose(candidates: Sequence[Checkpoint], untuned: float) -> dict[str, Any]:
     """The entry of one module in selection.json; of equal losses the earlier checkpoint, which is tuned less.
 
-    Raises UserError when no candidate has a finite cv loss: a diverged run has nothing to ship.
+    Raises UserError when no candidate has a finite cv loss: one within an epoch has none, a diverged one neither.
     """
     finite = [candidate for candidate in candidates if math.isfinite(candidate.cv_loss)]
     if not finite:
-        where = candidates[0].path.parent
-        raise UserError(f"{where}: no checkpoint has a finite cv loss; train again with a lower learning_rate")
+        raise UserError(
+            f"{candidates[0].path.parent}: no checkpoint has a finite cv loss; if training was stopped within its first "
+            "epoch, go on with --stage 4; if it diverged, train again with a lower learning_rate"
+        )
     best = min(finite, key=lambda candidate: (candidate.cv_loss, candidate.update))
     return {
         "chosen": best.path.name,
@@ -37,8 +39,8 @@ def choose(candidates: Sequence[Checkpoint], untuned: float) -> dict[str, Any]:
                 "checkpoint": candidate.path.name,
                 "update": candidate.update,
                 "epoch": candidate.epoch,
-                "cv_loss": candidate.cv_loss,
-                "train_loss": candidate.train_loss,
+                "cv_loss": _finite(candidate.cv_loss),
+                "train_loss": _finite(candidate.train_loss),
             }
             for candidate in candidates
         ],
@@ -48,14 +50,19 @@ def choose(candidates: Sequence[Checkpoint], untuned: float) -> dict[str, Any]:
 def untuned_loss(history: Path) -> float:
     """The cv loss before the first update, as the trainer measured it; raises UserError when it is not there."""
     for entry in read_history(history):
-        if entry["kind"] == "cv" and entry["update"] == 0:
+        if entry["kind"] == "cv" and entry["update"] == 0 and entry["loss"] is not None:
             return float(entry["loss"])
-    raise UserError(f"{history}: no cv loss of update 0 in it; train again: --stage 4")
+    raise UserError(f"{history}: no finite cv loss of update 0 in it; check the base with --stage -1, then --stage 4")
 
 
 def read_history(history: Path) -> list[dict[str, Any]]:
     """history.jsonl as a list, in the order in which it was written."""
     return [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _finite(loss: float) -> float | None:
+    """JSON has no NaN."""
+    return loss if math.isfinite(loss) else None
 
 
 def _why(best: Checkpoint, candidates: int, untuned: float) -> str:

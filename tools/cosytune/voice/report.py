@@ -170,7 +170,11 @@ def _score_rows(summary: Mapping[str, Mapping[str, float | None]]) -> list[dict[
 def _module(layout: Layout, module: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     history = choice.read_history(layout.module(module) / "history.jsonl")
     train, cv = (
-        [(float(entry["update"]), float(entry["loss"])) for entry in history if entry["kind"] == kind]
+        [
+            (float(entry["update"]), float(entry["loss"]))
+            for entry in history
+            if entry["kind"] == kind and entry["loss"] is not None
+        ]
         for kind in ("train", "cv")
     )
     best = _chosen(chosen)
@@ -188,8 +192,8 @@ def _module(layout: Layout, module: str, chosen: Mapping[str, Any]) -> dict[str,
                 "name": candidate["checkpoint"],
                 "chosen": candidate is best,
                 "epoch": f"{candidate['epoch']:g}",
-                "train_loss": f"{candidate['train_loss']:.4f}",
-                "cv_loss": f"{candidate['cv_loss']:.4f}",
+                "train_loss": _loss(candidate["train_loss"]),
+                "cv_loss": _loss(candidate["cv_loss"]),
             }
             for candidate in chosen["candidates"]
         ],
@@ -266,6 +270,10 @@ def _plain(value: Any) -> str:
     if value is None:
         return _DASH
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _loss(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.4f}"
 
 
 def _limits(mels: Any) -> tuple[float, float]:
