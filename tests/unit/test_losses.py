@@ -83,13 +83,13 @@ def test_llm_loss_is_upstreams(llm: Any, clips: list[Clip], coins: str, monkeypa
         [_sequence(clip, head and can) for clip, head, can in zip(clips, heads, able, strict=True)]
     )
     with torch.no_grad():
-        total, targets = losses.llm_loss(llm, batch)
-    assert (total / targets).item() == pytest.approx(expected, rel=1e-5)
+        total = losses.llm_loss(llm, batch).item()
+    assert total / batch.targets == pytest.approx(expected, rel=1e-5)
     if coins == "all":
         plain = batches.llm_batch([_sequence(clip, False) for clip in clips])
         with torch.no_grad():
-            other, count = losses.llm_loss(llm, plain)
-        assert (other / count).item() != pytest.approx(expected, rel=1e-5), "the layouts differ in their loss"
+            other = losses.llm_loss(llm, plain).item()
+        assert other / plain.targets != pytest.approx(expected, rel=1e-5), "the layouts differ in their loss"
 
 
 @pytest.mark.parametrize("text_tokens", range(1, 13))
@@ -103,10 +103,11 @@ def test_interleaved_layout_is_upstreams_for_every_length(llm: Any, text_tokens:
     fewer = Clip("a", "a", "", text, speech[:-1], clip.mel, clip.spk_embedding)
     assert not _may_interleave(fewer), "3 speech tokens per text token are not more than 3"
     expected = _upstream_llm_loss(llm, [clip], [True], monkeypatch)
+    batch = batches.llm_batch([_sequence(clip, True)])
     with torch.no_grad():
-        total, targets = losses.llm_loss(llm, batches.llm_batch([_sequence(clip, True)]))
-    assert (total / targets).item() == pytest.approx(expected, rel=1e-5)
-    assert targets.item() == len(speech) + text_tokens // 5 + 1
+        total = losses.llm_loss(llm, batch).item()
+    assert total / batch.targets == pytest.approx(expected, rel=1e-5)
+    assert batch.targets == len(speech) + text_tokens // 5 + 1
 
 
 def _patch_flow(monkeypatch: pytest.MonkeyPatch, made: list[FlowDraw], streaming: bool, noise: torch.Tensor) -> None:
@@ -155,23 +156,23 @@ def test_flow_loss_is_upstreams(flow: Any, clips: list[Clip], streaming: bool, c
     _patch_flow(monkeypatch, made, streaming, batch.noise)
     with torch.no_grad():
         expected = flow(_upstream_batch(chosen), CPU)["loss"].item()
-        total, values = losses.flow_loss(flow, batch)
-    assert (total / values).item() == pytest.approx(expected, rel=1e-5)
-    assert values.item() == sum(clip.mel.size for clip in chosen)
+        total = losses.flow_loss(flow, batch).item()
+    assert total / batch.targets == pytest.approx(expected, rel=1e-5)
+    assert batch.targets == sum(clip.mel.size for clip in chosen)
 
 
 def test_streaming_changes_the_flows_loss(flow: Any, clips: list[Clip]) -> None:
     made = [draws.flow(Epoch(4, 0), clip.utt, len(clip.mel), 80, 0.2) for clip in clips]
     with torch.no_grad():
-        sums = [losses.flow_loss(flow, batches.flow_batch(clips, made, side))[0].item() for side in (False, True)]
+        sums = [losses.flow_loss(flow, batches.flow_batch(clips, made, side)).item() for side in (False, True)]
     assert sums[0] != pytest.approx(sums[1], rel=1e-5)
 
 
 def test_sums_of_micro_batches_are_the_sum_of_the_batch(llm: Any, clips: list[Clip]) -> None:
     """Right-padded causal rows: who shares a batch changes nothing."""
-    sequences = [_sequence(clip, _may_interleave(clip)) for clip in clips]
+    each = [batches.llm_batch([_sequence(clip, _may_interleave(clip))]) for clip in clips]
+    together = batches.llm_batch([_sequence(clip, _may_interleave(clip)) for clip in clips])
     with torch.no_grad():
-        whole, count = losses.llm_loss(llm, batches.llm_batch(sequences))
-        parts = [losses.llm_loss(llm, batches.llm_batch([sequence])) for sequence in sequences]
-    assert sum(part.item() for part, _ in parts) == pytest.approx(whole.item(), rel=1e-5)
-    assert sum(part.item() for _, part in parts) == count.item()
+        parts = [losses.llm_loss(llm, batch).item() for batch in each]
+        assert sum(parts) == pytest.approx(losses.llm_loss(llm, together).item(), rel=1e-5)
+    assert sum(batch.targets for batch in each) == together.targets

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,9 +149,17 @@ def _near(target: str, layers: Mapping[str, nn.Module]) -> list[str]:
 
 
 def _peft() -> Any:
-    """PEFT, imported without what bitsandbytes and DeepSpeed say about this machine on the way."""
-    for noisy in ("bitsandbytes", "bitsandbytes.cextension", "DeepSpeed"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    import peft
+    """PEFT, imported as where bitsandbytes is not installed.
 
+    PEFT would import it for quantized base models, which we have none of: 2 s, a complaint on stderr, and workers for
+    `torch.compile` of 600 MB each.
+    """
+    hidden = "bitsandbytes" not in sys.modules
+    if hidden:
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment] # what `import` takes for `not there`
+    try:
+        import peft
+    finally:
+        if hidden:
+            del sys.modules["bitsandbytes"]
     return peft

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -20,6 +21,15 @@ _SOS, _TASK = 0, 1
 """Rows of upstream's `llm_embedding`."""
 _END, _FILL = 0, 2
 """Beyond the codes of the speech tokenizer: end of speech, and `now text again` of an interleaved sequence."""
+
+
+class Batch(Protocol):
+    """What the training loop needs to know of a micro-batch."""
+
+    @property
+    def targets(self) -> int: ...
+
+    def to(self, device: torch.device) -> Self: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,11 @@ class LlmBatch:
     target_at: torch.Tensor
     target: torch.Tensor
 
+    @property
+    def targets(self) -> int:
+        """Tokens that are predicted."""
+        return self.target.numel()
+
     def to(self, device: torch.device) -> LlmBatch:
         return LlmBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
 
@@ -65,6 +80,12 @@ class FlowBatch:
     prompt_frames: torch.Tensor
     time: torch.Tensor
     guided: torch.Tensor
+
+    @property
+    def targets(self) -> int:
+        """Mel values that are predicted, padding left out."""
+        frames_per_token = self.mel.shape[1] // self.token.shape[1]
+        return int(self.tokens.sum()) * frames_per_token * self.mel.shape[2]
 
     def to(self, device: torch.device) -> FlowBatch:
         tensors = {name: value for name, value in vars(self).items() if name != "streaming"}

@@ -1,7 +1,7 @@
-"""A micro-batch -> the sum of its losses and how many values it sums: upstream's losses over upstream's own modules.
+"""A micro-batch -> the sum of its losses: upstream's losses over upstream's own modules.
 
-Sums, so that an update of several micro-batches is divided once, by all of its targets. Every random draw comes with
-the batch. tests/unit/test_losses.py holds them against upstream's own `forward`, relative 1e-5.
+A sum of `batch.targets` values, so that an update of several micro-batches is divided by the targets of all of them.
+Every random draw comes with the batch. tests/unit/test_losses.py holds them against upstream's own `forward`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import torch.nn.functional as F
 
 from cosytune.training.batches import SPEECH, TEXT, FlowBatch, LlmBatch
 
-Loss = tuple[torch.Tensor, torch.Tensor]
-"""Sum of the losses (fp32 scalar), number of target tokens or mel values (int64 scalar)."""
 
-
-def llm_loss(llm: Any, batch: LlmBatch) -> Loss:
+def llm_loss(llm: Any, batch: LlmBatch) -> torch.Tensor:
     """Cross-entropy of the predicted speech tokens: upstream's Qwen2LM.forward without label smoothing.
 
     Upstream also computes the logits of the whole text vocabulary, and those of the speech tokens at every position;
@@ -37,11 +34,10 @@ def llm_loss(llm: Any, batch: LlmBatch) -> Loss:
     )
     hidden = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
     logits = llm.llm_decoder(hidden.flatten(0, 1).index_select(0, batch.target_at))
-    total = F.cross_entropy(logits.float(), batch.target, reduction="sum")
-    return total, torch.tensor(batch.target.numel(), device=total.device)
+    return F.cross_entropy(logits.float(), batch.target, reduction="sum")
 
 
-def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
+def flow_loss(flow: Any, batch: FlowBatch) -> torch.Tensor:
     """Squared error of the flow: upstream's CausalMaskedDiffWithXvec.forward and ConditionalCFM.compute_loss."""
     cfm = flow.decoder
     heard = _until(batch.tokens, batch.token.shape[1]).unsqueeze(-1)
@@ -70,8 +66,7 @@ def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
         prompt * guided.view(-1, 1, 1),
         streaming=batch.streaming,
     )
-    total = F.mse_loss(predicted.float() * mask, velocity * mask, reduction="sum")
-    return total, (mask.sum() * mel.shape[1]).long()
+    return F.mse_loss(predicted.float() * mask, velocity * mask, reduction="sum")
 
 
 def _until(lengths: torch.Tensor, positions: int) -> torch.Tensor:
