@@ -13,6 +13,7 @@ export PYTHONPATH=$ROOT/tools  # never $ROOT: upstream has a tools/ of its own
 unset PYTHONHOME
 export LC_ALL=C.UTF-8 PYTHONUTF8=1  # Kaldi's order of lines, and Japanese text on any machine
 export PYTHONHASHSEED=0             # two runs are the same run, libraries that iterate over sets included
+export TORCH_WARM_POOL=0            # torch would fork workers for a compiler that no stage calls
 
 # An unknown user id (docker --user) has no name and no home: librosa, matplotlib and torch.compile want both.
 export USER=${USER:-$(id -un 2> /dev/null || echo "uid$UID")}
