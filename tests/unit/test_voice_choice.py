@@ -55,3 +55,13 @@ def test_the_untuned_loss_is_the_cv_loss_of_update_0(tmp_path: Path) -> None:
     history.write_text(json.dumps(lines[0]) + "\n")
     with pytest.raises(UserError, match="--stage 4"):
         choice.untuned_loss(history)
+
+
+def test_incomplete_checkpoints_are_no_candidates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cosytune.stages.select import _candidates
+
+    (tmp_path / "checkpoint-000010").mkdir()
+    (tmp_path / "checkpoint-000010" / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"no complete checkpoint; run stage 4 \(train\) first"):
+        _candidates(tmp_path)
+    assert "incomplete" in capsys.readouterr().out

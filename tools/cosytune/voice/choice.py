@@ -26,7 +26,7 @@ def choose(candidates: Sequence[Checkpoint], untuned: float) -> dict[str, Any]:
     finite = [candidate for candidate in candidates if math.isfinite(candidate.cv_loss)]
     if not finite:
         raise UserError(
-            f"{candidates[0].path.parent}: no checkpoint has a finite cv loss; if training was stopped within its first "
+            f"{candidates[0].path.parent}: no checkpoint has a finite cv loss; if training stopped within its first "
             "epoch, go on with --stage 4; if it diverged, train again with a lower learning_rate"
         )
     best = min(finite, key=lambda candidate: (candidate.cv_loss, candidate.update))
