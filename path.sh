@@ -12,6 +12,7 @@ export PATH=$ROOT/.venv/bin:$PATH
 export PYTHONPATH=$ROOT/tools  # never $ROOT: upstream has a tools/ of its own
 unset PYTHONHOME
 export LC_ALL=C.UTF-8 PYTHONUTF8=1  # Kaldi's order of lines, and Japanese text on any machine
+export PYTHONUNBUFFERED=1           # a log shows a line when it is written, in the order of both streams
 export PYTHONHASHSEED=0             # two runs are the same run, libraries that iterate over sets included
 export TORCH_WARM_POOL=0            # torch would fork workers for a compiler that no stage calls
 

@@ -122,3 +122,15 @@ def test_a_stopped_stage_leaves_nothing_half_done(recipe: Path, sent: signal.Sig
     assert "the same command goes on from here" in errors
     assert list((recipe / "parquet").iterdir()) == []
     assert "nothing to do" not in stage(recipe).stdout
+
+
+def test_two_runs_on_one_recipe_do_not_mix(recipe: Path) -> None:
+    with subprocess.Popen(command(recipe), env=environment("wait"), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "waiting\n":
+            pass
+        second = stage(recipe)
+        process.kill()
+    assert second.returncode == 1
+    assert second.stderr == f"error: {recipe / 'data'}: another run is at work there; wait for it, or stop it\n"
+    assert "done in" in stage(recipe).stdout  # a killed run blocks nobody

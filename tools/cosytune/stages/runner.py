@@ -6,8 +6,11 @@ python -m cosytune.stages.pack egs/demo/exp/default/config.yaml [--again]
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,25 +70,42 @@ def _run(
     parser.add_argument("--again", action="store_true", help="run even if nothing changed")
     arguments = parser.parse_args()
     config, layout = configs.load(arguments.config)
-    before = Record.read(layout, stage)
-    context = Context(config, layout, again=arguments.again and before is not None)
-    settings = flatten(config, stage.uses)
-    read = sorted(inputs(context))
-    title = f"stage {stage.number} ({stage.name})"
-    if before is not None and not stage.always:
-        reason = "asked for" if arguments.again else before.stale_reason(layout, settings, read)
-        if reason is None:
-            print(f"{title}: nothing to do, nothing changed")
-            return
-        print(f"{title}: again, {reason}")
-    else:
-        print(f"{title}: {stage.summary}")
-    started_s = time.monotonic()
-    Record.path(layout, stage).unlink(missing_ok=True)  # from here on the outputs are not to be trusted
-    states = capture(layout, read, before.inputs if before else None)
-    work(context)
-    Record(settings, states, capture(layout, outputs(context))).write(layout, stage)
-    print(f"{title}: done in {time.monotonic() - started_s:.1f} s")
+    with _alone(layout, stage):
+        before = Record.read(layout, stage)
+        context = Context(config, layout, again=arguments.again and before is not None)
+        settings = flatten(config, stage.uses)
+        read = sorted(inputs(context))
+        title = f"stage {stage.number} ({stage.name})"
+        if before is not None and not stage.always:
+            reason = "asked for" if arguments.again else before.stale_reason(layout, settings, read)
+            if reason is None:
+                print(f"{title}: nothing to do, nothing changed")
+                return
+            print(f"{title}: again, {reason}")
+        else:
+            print(f"{title}: {stage.summary}")
+        started_s = time.monotonic()
+        Record.path(layout, stage).unlink(missing_ok=True)  # from here on the outputs are not to be trusted
+        states = capture(layout, read, before.inputs if before else None)
+        work(context)
+        Record(settings, states, capture(layout, outputs(context))).write(layout, stage)
+        print(f"{title}: done in {time.monotonic() - started_s:.1f} s")
+
+
+@contextmanager
+def _alone(layout: Layout, stage: Stage) -> Iterator[None]:
+    """One run at a time where the stage writes: two terminals on one recipe would mix their outputs."""
+    place = Record.path(layout, stage).parent
+    place.mkdir(parents=True, exist_ok=True)
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with the process, however that ends
+        except BlockingIOError:
+            raise UserError(f"{place.parent}: another run is at work there; wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _stage(name: str) -> Stage:
