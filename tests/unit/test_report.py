@@ -7,9 +7,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cosytune.voice import report
+from cosytune.voice import plots, report
 from made_report import DROPS, PACK_DROPS, TEXTS, make
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -118,3 +119,11 @@ def test_a_corpus_without_drops_says_so(tmp_path: Path) -> None:
     for path in (layout.data_all / "report.json", layout.parquet / "report.json"):
         files.write_json(path, files.read_json(path) | {"drops": [], "dropped": {}})
     assert "Nothing was dropped." in report.write(config, layout, results).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "values", [[3.7] * 40, [2.1, 3.3, 3.4, 4.3], [-23.0, -22.999], [1.1 + 0.1 * n for n in range(99)]]
+)
+def test_a_histogram_counts_every_clip(values: list[float]) -> None:
+    counts, _ = np.histogram(values, bins=plots._bins(values))
+    assert counts.sum() == len(values)

@@ -115,10 +115,12 @@ def _figure(width_in: float, height_in: float) -> tuple[Figure, Any]:
 
 
 def _bins(values: Sequence[float]) -> NDArray[np.float64]:
-    """At most 24 bins over at least one second or one LUFS: values that are nearly equal should look so."""
+    """At most 25 bins over at least one second or one LUFS: values that are nearly equal should look so."""
     middle, width = (min(values) + max(values)) / 2, max(1.0, max(values) - min(values))
-    count = min(24, max(10, int(np.sqrt(len(values)) * 2)))
-    return np.linspace(middle - width / 2, middle + width / 2, count + 1)
+    count = min(25, max(11, int(np.sqrt(len(values)) * 2)))
+    edges = np.linspace(middle - width / 2, middle + width / 2, count + 1)
+    edges[0], edges[-1] = min(edges[0], *values), max(edges[-1], *values)  # rounding would lose the outermost clips
+    return edges
 
 
 def _svg(name: str, figure: Figure) -> str:
