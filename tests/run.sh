@@ -21,7 +21,8 @@ check 'ruff format' python -m ruff format --check .
 check mypy python -m mypy
 check shellcheck shellcheck --external-sources "${scripts[@]}"
 (( ${#dockerfiles[@]} == 0 )) || check hadolint hadolint "${dockerfiles[@]}"
-check pytest python -m pytest -n 2 "$@"
+# Two workers on two cores: more threads would only wait for each other. A file's tests share what they made.
+OMP_NUM_THREADS=1 check pytest python -m pytest -n 2 --dist loadfile "$@"
 
 printf '\n'
 if (( ${#failed[@]} )); then

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -37,13 +36,6 @@ def copy_recipe(name: str, destination: Path) -> Path:
         ROOT / "egs" / name, destination, ignore=shutil.ignore_patterns("data", "parquet", "exp", "voice", "report")
     )
     return destination
-
-
-@pytest.fixture(scope="session")
-def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A temporary directory that the workers of pytest-xdist share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
 @pytest.fixture(scope="session")
