@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ./path.sh
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two workers of pytest share the cores
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # two workers of pytest share the cores; a file's tests share a worker
 
 failed=()
 check() {  # check NAME COMMAND...: goes on after a failure, so that one run shows everything
@@ -21,8 +21,7 @@ check 'ruff format' python -m ruff format --check .
 check mypy python -m mypy
 check shellcheck shellcheck --external-sources "${scripts[@]}"
 (( ${#dockerfiles[@]} == 0 )) || check hadolint hadolint "${dockerfiles[@]}"
-# Two workers on two cores: more threads would only wait for each other. A file's tests share what they made.
-OMP_NUM_THREADS=1 check pytest python -m pytest -n 2 --dist loadfile "$@"
+check pytest python -m pytest -n 2 --dist loadfile "$@"
 
 printf '\n'
 if (( ${#failed[@]} )); then
