@@ -1,7 +1,7 @@
 """A family's sizes and a seed -> llm.pt, flow.pt, hift.pt and the text model's own files, under upstream's key names.
 
 The weights are random, scaled where a random model could not learn or would not stop:
-- the LLM's output layer is multiplied by 8: frozen at its small initial size it bounds the loss from below;
+- the LLM's output layer is multiplied by 4: frozen at its small initial size it bounds the loss from below;
 - the row that says end of speech is biased so that a sentence ends after about 75 tokens;
 - the flow's last layer starts at the typical mel spectrum of speech, for the same reason.
 """
@@ -19,7 +19,7 @@ from cosytune.base import stopping, text
 from cosytune.families import Family, Shape
 from cosytune.upstream import bridge
 
-_DECODER_GAIN = 8.0
+_DECODER_GAIN = 4.0
 _STOP_GAIN = 0.25
 """Of the end-of-speech row, on top: its probability then hardly depends on where the sequence is, and never nears 1
 (upstream gives up after 100 draws that may not stop)."""

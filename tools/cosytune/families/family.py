@@ -31,6 +31,8 @@ class LlmShape:
     num_key_value_heads: int
     intermediate_size: int
     vocab_size: int
+    initializer_range: float
+    """Standard deviation of fresh random weights."""
 
 
 @dataclass(frozen=True)
