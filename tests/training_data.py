@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ import torch
 
 from cosytune import families
 from cosytune.features import cache, onnx, speech
+from cosytune.features.cache import FeatureCache
+from cosytune.schema import FlowTrainConfig, LlmTrainConfig, LoraConfig
+from cosytune.training import adapters, tasks, trainer
+from cosytune.training.tasks import Task
+from cosytune.training.trainer import Job
 from cosytune.upstream import bridge
 
 FAMILY = families.get("cosyvoice2-0.5b")
@@ -42,7 +47,7 @@ def _rows(directory: Path, model_dir: Path, count: int) -> Iterator[dict[str, An
     for number in range(count):
         text = SENTENCES[number % len(SENTENCES)]
         samples, rate_hz = pyopenjtalk.tts(text, speed=1 + 0.1 * (number // len(SENTENCES)))
-        sound = torch.from_numpy(samples.astype(np.float32) / 32768)
+        sound = torch.from_numpy(samples.astype(np.float32) / 65536)
         sound = torchaudio.functional.resample(sound, rate_hz, FAMILY.sample_rate_hz)
         wav = directory / f"{number:02d}.wav"
         soundfile.write(wav, sound.numpy(), FAMILY.sample_rate_hz, subtype="PCM_16")
@@ -59,3 +64,41 @@ def _rows(directory: Path, model_dir: Path, count: int) -> Iterator[dict[str, An
             "mel": mel[: 2 * length].numpy(),
             "spk_embedding": speech.speaker_embedding(embedding_of, sound_16k),
         }
+
+
+def write_subset(source: Path, destination: Path, indices: Sequence[int]) -> FeatureCache:
+    """Some clips of a features.arrow as one of their own."""
+    features = cache.open(source)
+    cache.write(destination, (vars(features[index]) for index in indices))
+    return cache.open(destination)
+
+
+def make_job(
+    name: str,
+    model_dir: Path,
+    directory: Path,
+    train: FeatureCache,
+    cv: FeatureCache,
+    lora: LoraConfig = LoraConfig(r=4),  # noqa: B008 - frozen
+    **settings: Any,
+) -> Job:
+    """A training run of the tiny base with fresh adapters; `settings` are those of train.llm or train.flow."""
+    return trainer.Job(
+        name=name,
+        directory=directory,
+        settings=(configured := {"llm": LlmTrainConfig, "flow": FlowTrainConfig}[name](**settings)),
+        task=_task(name, configured),
+        model=adapters.attach(_built(name, model_dir), lora, FAMILY.lora_targets[name], seed=5),
+        seed=5,
+        device="cpu",
+        train=train,
+        cv=cv,
+    )
+
+
+def _built(name: str, model_dir: Path) -> Any:
+    return {"llm": bridge.build_llm, "flow": bridge.build_flow}[name](model_dir, FAMILY)
+
+
+def _task(name: str, settings: Any) -> Task:
+    return tasks.LlmTask(settings, FAMILY) if name == "llm" else tasks.FlowTask(settings, guidance_dropout=0.2)

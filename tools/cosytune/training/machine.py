@@ -142,7 +142,7 @@ def assemble(
     scheduler = get_scheduler(
         settings.lr_scheduler_type,
         optimizer,
-        num_warmup_steps=round(settings.warmup_ratio * total_updates),
+        num_warmup_steps=int(settings.warmup_ratio * total_updates),
         num_training_steps=total_updates,
     )
     prepared, prepared_optimizer = accelerator.prepare(objective, optimizer)

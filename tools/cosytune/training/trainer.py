@@ -110,7 +110,7 @@ def _end_epoch(job: Job, tools: Machine, planned: Plan, position: Position, epoc
     train_loss = position.in_epoch.take()
     cv_loss = _cv_loss(job, tools, planned)
     is_best = position.ended_epoch(cv_loss, job.settings)
-    remark = "the best so far" if is_best else f"{position.epochs_without_gain} epochs without a gain"
+    remark = "the best so far" if is_best else f"the best is still update {position.best_update}"
     journal.cv(position.update, cv_loss, f"epoch {epoch.number + 1}, train loss {train_loss:.4f}, {remark}")
     _save(job, tools, position, epoch, cv_loss, train_loss)
     checkpoint.prune(job.directory, job.settings.save_total_limit, position.best_update)

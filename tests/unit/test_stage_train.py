@@ -1,0 +1,151 @@
+"""Stage 4 as a program: its statuses, what a second run does, and whose directory it goes on from."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cosytune import config as configs
+from cosytune import files
+from cosytune.layout import ROOT, Layout
+from cosytune.stages import train
+from cosytune.stages.runner import Context
+from cosytune.training import checkpoint, runs
+from training_data import write_subset
+
+_SETTINGS = {
+    "base": "tiny",
+    "device": "cpu",
+    "seed": 3,
+    "lora": {"llm": {"r": 4}, "flow": {"r": 4}},
+    "train": {"modules": ["llm"], "llm": {"num_train_epochs": 2, "learning_rate": 0.003}},
+}
+MakeContext = Callable[..., Context]
+
+
+@pytest.fixture
+def layout(tiny_model: Path, training_features: Path, tmp_path: Path) -> Layout:
+    """A recipe that has been packed."""
+    layout = Layout(tmp_path / "話者 'A'")
+    write_subset(training_features, layout.parquet / "train" / "features.arrow", [0, 1, 2, 3])
+    write_subset(training_features, layout.parquet / "cv" / "features.arrow", [4])
+    return layout
+
+
+@pytest.fixture
+def context(layout: Layout, tiny_model: Path) -> MakeContext:
+    def make(again: bool = False, **settings: Any) -> Context:
+        merged = configs.merge([_SETTINGS, {"model_dir": str(tiny_model)}, settings])
+        layout.config.parent.mkdir(parents=True, exist_ok=True)
+        layout.config.write_text(yaml.safe_dump(merged))
+        return Context(*configs.load(layout.config), again=again)
+
+    return make
+
+
+def _start(layout: Layout, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cosytune.stages.train", layout.config, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+    )
+
+
+def test_sigterm_writes_a_checkpoint_and_the_next_run_goes_on(layout: Layout, context: MakeContext) -> None:
+    context(train={"llm": {"num_train_epochs": 1000, "early_stopping_patience": 1000}})
+    history = layout.module("llm") / "history.jsonl"
+    process = _start(layout)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if history.is_file() and '"train"' in history.read_text():
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.1)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "stopped by SIGTERM; the same command goes on from here" in said
+    assert "Traceback" not in said
+    stopped_at = checkpoint.find(layout.module("llm"))[-1].update
+    assert stopped_at >= 1
+    changed = context(train={"llm": {"num_train_epochs": 1000, "early_stopping_patience": 1000}})
+    assert runs._identity(layout.module("llm")) == train._identity(changed, "llm"), "the next run is the same one"
+
+
+def test_a_second_run_has_nothing_to_do(layout: Layout, context: MakeContext) -> None:
+    context()
+    for expected in ("stage 4 (train): done in", "stage 4 (train): nothing to do, nothing changed"):
+        process = _start(layout)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert expected in said
+    assert files.read_json(layout.module("llm") / "plan.json")["total_updates"] >= 4
+
+
+def test_before_stage_3_it_says_which_stage_to_run(layout: Layout, context: MakeContext) -> None:
+    context()
+    (layout.parquet / "cv" / "features.arrow").unlink()
+    process = _start(layout)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("error: ")
+    assert "cv/features.arrow: not there yet; run stage 3 (pack) first: --stage 3" in said
+
+
+def test_a_finished_run_named_again_is_moved_aside(layout: Layout, context: MakeContext) -> None:
+    directory = layout.module("llm")
+    train.work(context())
+    before = {path.name: path.read_bytes() for path in directory.glob("checkpoint-*/adapter_model.safetensors")}
+    train.work(context(again=True))
+    after = {path.name: path.read_bytes() for path in directory.glob("checkpoint-*/adapter_model.safetensors")}
+    assert after == before, "the same settings train the same adapters"
+    assert checkpoint.find(layout.exp_dir / "llm.old-1") != []
+    train.work(context(again=True))
+    assert (layout.exp_dir / "llm.old-2").is_dir()
+
+
+def test_changed_settings_move_only_the_module_that_they_change(layout: Layout, context: MakeContext) -> None:
+    both = {"modules": ["llm", "flow"], "flow": {"max_steps": 2}}
+    train.work(context(train=both))
+    llm = files.sha256(layout.module("llm") / "history.jsonl")
+    train.work(context(train=configs.merge([both, {"flow": {"max_steps": 3}}])))
+    assert checkpoint.find(layout.module("flow"))[-1].update == 3
+    assert checkpoint.find(layout.exp_dir / "flow.old-1")[-1].update == 2
+    assert files.sha256(layout.module("llm") / "history.jsonl") == llm
+    assert not (layout.exp_dir / "llm.old-1").exists()
+
+
+def test_a_directory_of_unknown_origin_is_kept_out_of_the_way(layout: Layout, context: MakeContext) -> None:
+    notes = layout.module("llm") / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
+    train.work(context())
+    assert (layout.exp_dir / "llm.old-1" / "notes.txt").read_text() == "mine"
+    assert checkpoint.find(layout.module("llm")) != []
+
+
+def test_new_features_start_a_new_run(layout: Layout, context: MakeContext, training_features: Path) -> None:
+    train.work(context())
+    write_subset(training_features, layout.parquet / "train" / "features.arrow", [0, 1, 2, 5])
+    train.work(context())
+    assert (layout.exp_dir / "llm.old-1").is_dir()
+    assert files.read_json(layout.module("llm") / "run.json") != files.read_json(layout.exp_dir / "llm.old-1/run.json")
+
+
+def test_its_outputs_are_there(layout: Layout, context: MakeContext) -> None:
+    made = context()
+    train.work(made)
+    named = {path.relative_to(layout.exp_dir).as_posix() for path in train.outputs(made)}
+    assert {"llm/history.jsonl", "llm/plan.json", "llm/run.json"} < named
+    assert sum(name.endswith("/adapter_model.safetensors") for name in named) == 2
+    assert all((layout.exp_dir / name).is_file() for name in named)
