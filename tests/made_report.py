@@ -16,11 +16,12 @@ from cosytune.voice import report, synthesis
 
 RATE_HZ = 24000
 DROPS = [
-    {"source": "短い <clip>.wav", "reason": "too short", "value": 0.42, "threshold": 1.0},
+    {"source": "短い <clip>.wav", "reason": "too_short", "value": 0.42, "threshold": 1.0},
     {"source": '壊れた "録音".wav', "reason": "not readable", "value": None, "threshold": None},
-    {"source": "long/take 1.wav", "reason": "too long", "value": 31.7, "threshold": 30.0},
+    {"source": "long/take 1.wav", "reason": "too_long", "value": 31.7, "threshold": 30.0},
 ]
 PACK_DROPS = [{"utt": "demo_0099", "reason": "no speech tokens (longer than 30 s)"}]
+UNUSED = ["audio/メモ <1>.docx"]
 TEXTS = ("会議は十月二十五日の午後三時から始まります。", "<b>次の電車</b>は何時に出ますか。")
 SPEAKER = "デモ 'voice' & co"
 
@@ -38,13 +39,13 @@ def make(recipe: Path) -> tuple[Config, Layout, report.Results]:
 def _data(layout: Layout) -> None:
     draw = np.random.default_rng(7)
     clips = [
-        {"utt": f"demo_{n:04d}", "duration_s": float(length), "loudness_lufs": float(loudness)}
-        for n, (length, loudness) in enumerate(zip(draw.gamma(9, 0.45, 40), draw.normal(-23, 0.7, 40), strict=True))
+        {"utt": f"demo_{n:04d}", "duration_s": float(length), "source_loudness_lufs": float(loudness)}
+        for n, (length, loudness) in enumerate(zip(draw.gamma(9, 0.45, 40), draw.normal(-19, 1.7, 40), strict=True))
     ]
     dropped = {drop["reason"]: 1 for drop in DROPS}
     files.write_json(
         layout.data_all / "report.json",
-        {"input": 43, "kept": 40, "dropped": dropped, "clips": clips, "drops": DROPS},
+        {"input": 43, "kept": 40, "dropped": dropped, "clips": clips, "drops": DROPS, "unused_files": UNUSED},
     )
     packed = {
         "input": 40,

@@ -43,7 +43,7 @@ def test_the_chosen_checkpoints_are_those_of_the_lowest_cv_loss(demo: Run) -> No
 
 def test_the_speaker_config_is_what_servers_read(demo: Run, voice: bundle.Voice) -> None:
     config = files.read_json(voice.root / "speaker_config.json")
-    name = demo.layout.recipe.name
+    name = demo.layout.recipe.name.replace(" ", "_")  # ids hold no white space
     assert set(config) == {"speakers", "default_speaker"} and config["default_speaker"] == name
     assert set(config["speakers"]) == {name}
     entry = config["speakers"][name]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cosytune.voice import plots, report
-from made_report import DROPS, PACK_DROPS, TEXTS, make
+from made_report import DROPS, PACK_DROPS, TEXTS, UNUSED, make
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -62,8 +62,9 @@ def page(html: str) -> Page:
 
 def test_every_drop_is_listed_with_its_reason(page: Page) -> None:
     for drop in DROPS:
-        assert str(drop["source"]) in page.text and str(drop["reason"]) in page.text
+        assert str(drop["source"]) in page.text and str(drop["reason"]).replace("_", " ") in page.text
     assert "0.42" in page.text and "31.7" in page.text
+    assert UNUSED[0] in page.text
     assert PACK_DROPS[0]["utt"] in page.text and PACK_DROPS[0]["reason"] in page.text
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cosytune import families, files, kaldi
+from cosytune.audio import ids
 from cosytune.errors import UserError
 from cosytune.kaldi import Utterance
 from cosytune.layout import MODULES, Layout
@@ -41,7 +42,7 @@ class Material:
     @property
     def speaker(self) -> str:
         """The default speaker of the bundle."""
-        wanted = self.config.speaker or self.layout.recipe.name
+        wanted = ids.clean(self.config.speaker or self.layout.recipe.name)
         return wanted if wanted in self.embeddings else next(iter(self.embeddings))
 
 

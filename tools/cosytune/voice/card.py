@@ -29,6 +29,7 @@ def card(material: Material, versions: Mapping[str, Any], vllm: str | None) -> s
         lstrip_blocks=True,
     )
     return environment.get_template("card.md.j2").render(
+        title=config.speaker or material.layout.recipe.name,
         speaker=material.speaker,
         config=config,
         versions=versions,

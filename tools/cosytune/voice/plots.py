@@ -64,14 +64,13 @@ def losses(name: str, train: Points, cv: Points, chosen: float | None) -> str:
 
 
 def histogram(name: str, values: Sequence[float], label: str, marked: Mapping[str, float]) -> str:
-    """Counts of `values`; `marked` draws a dashed line at each named value -> SVG."""
+    """Counts of `values`; `marked` draws a dashed line at each of up to two named values -> SVG."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.6, 2.7)
         axes.hist(values, bins=_bins(values), color=_COLOUR["train"], edgecolor="none", rwidth=0.9)
-        for what, value in marked.items():
-            axes.axvline(value, color=_COLOUR["cv"], linewidth=1.4, linestyle=(0, (4, 3)), label=what)
-        if marked:
-            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
+        for (what, value), colour in zip(marked.items(), ("cv", "tuned"), strict=False):
+            axes.axvline(value, color=_COLOUR[colour], linewidth=1.4, linestyle=(0, (4, 3)), label=what)
+        axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1)
         axes.set_xlabel(label)
         axes.set_ylabel("clips")
         axes.yaxis.get_major_locator().set_params(integer=True)

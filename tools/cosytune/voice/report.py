@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cosytune import files
 from cosytune.layout import Layout
 from cosytune.schema import Config
-from cosytune.voice import choice, origin, plots, scoring
+from cosytune.voice import choice, origin, plots, report_data, scoring
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MODULES = {"llm": "Language model (what is said, and when)", "flow": "Flow (how it sounds)"}
@@ -66,7 +66,7 @@ def _page(config: Config, layout: Layout, results: Results) -> dict[str, Any]:
     packed = files.read_json(layout.parquet / "report.json")
     minutes = sum(clip["duration_s"] for clip in prepared["clips"]) / 60
     return {
-        "speaker": versions["speaker"],
+        "speaker": config.speaker or layout.recipe.name,
         "language": config.language,
         "lead": f"{prepared['kept']} clips, {minutes:.1f} minutes, tuned on {versions['base']['name']} "
         f"({versions['family']}), experiment '{layout.exp}', seed {config.seed}.",
@@ -79,7 +79,7 @@ def _page(config: Config, layout: Layout, results: Results) -> dict[str, Any]:
         "passages": _passages(layout, results),
         "scores": _score_rows(results.scores["summary"]),
         "modules": [_module(layout, name, selection[name]) for name in selection],
-        "data": _data(prepared, packed),
+        "data": report_data.section(prepared, packed, config.audio.loudness_lufs),
         "identity": _identity(config, layout, versions),
         "config": yaml.safe_dump(versions["config"], allow_unicode=True, sort_keys=False),
         "base_files": sorted(versions["base"]["files"].items()),
@@ -205,51 +205,6 @@ def _chosen(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _data(prepared: Mapping[str, Any], packed: Mapping[str, Any]) -> dict[str, Any]:
-    lengths = [clip["duration_s"] for clip in prepared["clips"]]
-    loudness = [clip["loudness_lufs"] for clip in prepared["clips"] if clip.get("loudness_lufs") is not None]
-    histograms = [_histogram("Clip length", "s", lengths), _histogram("Loudness", "LUFS", loudness)]
-    stages = (("prepare", prepared), ("pack", packed))
-    return {
-        "sentence": f"{prepared['input']} recordings came in; {packed['kept']} clips were used: "
-        f"{packed['sets']['train']} for training, {packed['sets']['cv']} for cross-validation, "
-        f"{packed['sets']['test']} for testing. What is not listed as dropped was used.",
-        "histograms": [histogram for histogram in histograms if histogram],
-        "balance": [
-            {
-                "stage": stage,
-                "input": report["input"],
-                "kept": report["kept"],
-                "dropped": "; ".join(f"{count} {reason}" for reason, count in report["dropped"].items()) or "nothing",
-            }
-            for stage, report in stages
-        ],
-        "drops": [
-            {
-                "source": drop.get("source") or drop["utt"],
-                "stage": stage,
-                "reason": drop["reason"],
-                "value": _plain(drop.get("value")),
-                "threshold": _plain(drop.get("threshold")),
-            }
-            for stage, report in stages
-            for drop in report["drops"]
-        ],
-    }
-
-
-def _histogram(title: str, unit: str, values: Sequence[float]) -> dict[str, Any] | None:
-    if not values:
-        return None
-    median = float(np.median(values))
-    return {
-        "title": title,
-        "description": f"Histogram of {title.lower()}: {min(values):.1f} to {max(values):.1f} {unit}, "
-        f"median {median:.1f} {unit}",
-        "svg": _svg(plots.histogram(unit.lower(), values, unit, {f"median {median:.1f} {unit}": median})),
-    }
-
-
 def _identity(config: Config, layout: Layout, versions: Mapping[str, Any]) -> list[tuple[str, str]]:
     recipe, upstream = versions["recipe"], versions["upstream"]
     return [
@@ -264,12 +219,6 @@ def _identity(config: Config, layout: Layout, versions: Mapping[str, Any]) -> li
         ("Libraries", ", ".join(f"{name} {version}" for name, version in versions["libraries"].items())),
         ("Machine of this report", origin.machine()),
     ]
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return _DASH
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _loss(value: float | None) -> str:
