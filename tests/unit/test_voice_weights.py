@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,20 @@ def test_what_no_server_could_apply_is_not_written(tiny_model: Path, tmp_path: P
     beyond = trained("llm", tiny_model, tmp_path / "beyond", r=2, targets=["default", "llm_decoder"])
     assert "llm_decoder" in str(weights.write_vllm(beyond, tmp_path / "vllm", "base"))
     assert not (tmp_path / "vllm").exists()
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_the_former_file(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: torch's own error would hide the reason."""
+    path = tmp_path / "llm.pt"
+    files.write_torch(path, {"former": torch.zeros(1)})
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"llm\.pt") as caught:
+            files.write_torch(path, {"new": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["llm.pt"]

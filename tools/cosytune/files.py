@@ -67,7 +67,13 @@ def write_torch(path: Path, value: Any) -> None:
     import torch
 
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(value, stream)
+        try:
+            torch.save(value, stream)
+        except RuntimeError as failure:  # torch hides a full disk behind an error about its own archive
+            if not isinstance(failure.__context__, OSError):
+                raise
+            failure.__context__.filename = str(path)
+            raise failure.__context__ from None
 
 
 def read_torch(path: Path) -> Any:
