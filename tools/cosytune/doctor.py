@@ -98,7 +98,7 @@ def _program(name: str, *arguments: str) -> Finding:
     if path is None:
         return Finding(name, "not found", f"sudo apt-get install {name}")
     try:
-        return Finding(name, _output(path, *arguments).splitlines()[0])
+        return Finding(name, " ".join(_output(path, *arguments).splitlines()[0].split()))
     except (subprocess.CalledProcessError, OSError, IndexError):
         return Finding(name, f"{path} does not start", f"sudo apt-get install --reinstall {name}")
 
