@@ -6,7 +6,7 @@ python -m cosytune.stages.pack egs/demo/exp/default/config.yaml
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,12 @@ def work(context: Context) -> None:
     sets = split.assign(
         {utterance.utt: files.sha256(utterance.wav) for utterance in kept}, context.config.split, context.config.seed
     )
+    rows = _row_maker(context, clips)
     for name in SPLITS:
-        _write_set(context, name, [clips.utterances[utt] for utt in sets[name]], clips)
+        utterances = [clips.utterances[utt] for utt in sets[name]]
+        _write_set(
+            context, name, utterances, clips, track(map(rows, utterances), f"pack {name}", len(utterances), "clip")
+        )
     _report(context, clips, drops, sets)
 
 
@@ -77,29 +81,32 @@ def _drops(clips: Clips) -> dict[str, str]:
     return drops
 
 
-def _write_set(context: Context, name: str, utterances: list[Utterance], clips: Clips) -> None:
-    layout = context.layout
-    kaldi.write(layout.data(name), utterances)
-    directory = layout.parquet / name
+def _write_set(
+    context: Context, name: str, utterances: list[Utterance], clips: Clips, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    directory = context.layout.parquet / name
+    kaldi.write(context.layout.data(name), utterances)
     parquet.write(directory, utterances, clips.embeddings, clips.speaker_embeddings, clips.speech_tokens)
-    rows = track(_rows(context, utterances, clips), f"pack {name}", total=len(utterances), unit="clip")
     cache.write(directory / "features.arrow", rows)
 
 
-def _rows(context: Context, utterances: list[Utterance], clips: Clips) -> Iterator[Mapping[str, Any]]:
+def _row_maker(context: Context, clips: Clips) -> Callable[[Utterance], Mapping[str, Any]]:
+    """One clip -> its row of features.arrow."""
     import soundfile
     import torch
 
     from cosytune.upstream import bridge
 
     family = families.get(context.config.model)
-    for utterance in utterances:
+    extract_mel = bridge.mel_extractor(family)
+
+    def row(utterance: Utterance) -> Mapping[str, Any]:
         samples, _ = soundfile.read(utterance.wav, dtype="float32")
-        mel = bridge.mel_spectrogram(torch.from_numpy(samples), family)
+        mel = extract_mel(torch.from_numpy(samples))
         tokens = clips.speech_tokens[utterance.utt]
         # Upstream's compute_fbank: what is left over of the longer one would be heard as noise at the end.
         length = min(len(tokens), mel.shape[0] // family.token_mel_ratio)
-        yield {
+        return {
             "utt": utterance.utt,
             "spk": utterance.speaker,
             "text": utterance.text,
@@ -108,6 +115,8 @@ def _rows(context: Context, utterances: list[Utterance], clips: Clips) -> Iterat
             "mel": mel[: family.token_mel_ratio * length].numpy(),
             "spk_embedding": clips.speaker_embeddings[utterance.speaker],
         }
+
+    return row
 
 
 def _report(context: Context, clips: Clips, drops: dict[str, str], sets: dict[str, list[str]]) -> None:

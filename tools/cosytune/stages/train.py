@@ -75,7 +75,7 @@ def _weights(context: Context, name: str) -> str:
 def inputs(context: Context) -> Iterable[Path]:
     yield from _features(context)
     for name in context.config.train.modules:
-        yield need(base.locate(context.config) / _weights(context, name), "setup")
+        yield base.file(context.config, _weights(context, name))
 
 
 def outputs(context: Context) -> Iterable[Path]:

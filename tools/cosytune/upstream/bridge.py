@@ -112,11 +112,23 @@ def load_tokenizer(model_dir: Path, family: Family) -> Any:
         return _attribute("cosyvoice.tokenizer.tokenizer.QwenTokenizer")(str(directory), skip_special_tokens=True)
 
 
-def mel_spectrogram(samples: torch.Tensor, family: Family) -> torch.Tensor:
-    """float32 [n] at 24 kHz, -1 to 1 -> float32 [frames, 80], 50 frames/s, log-amplitude, as upstream trains on."""
+def mel_extractor(family: Family) -> Callable[[torch.Tensor], torch.Tensor]:
+    """float32 [n] at 24 kHz, -1 to 1 -> float32 [frames, 80], 50 frames/s, log-amplitude, as upstream trains on.
+
+    The import behind it takes seconds and is done here, before a loop that shows its rate.
+    """
     compute = _attribute("matcha.utils.audio.mel_spectrogram")
-    mel: torch.Tensor = compute(samples.unsqueeze(0), **vars(family.mel))
-    return mel.squeeze(0).transpose(0, 1).contiguous()
+
+    def extract(samples: torch.Tensor) -> torch.Tensor:
+        mel: torch.Tensor = compute(samples.unsqueeze(0), **vars(family.mel))
+        return mel.squeeze(0).transpose(0, 1).contiguous()
+
+    return extract
+
+
+def mel_spectrogram(samples: torch.Tensor, family: Family) -> torch.Tensor:
+    """`mel_extractor` for one clip alone."""
+    return mel_extractor(family)(samples)
 
 
 def load_cosyvoice(model_dir: Path, family: Family) -> Any:
