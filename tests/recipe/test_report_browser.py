@@ -15,9 +15,9 @@ from filelock import FileLock
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from conftest import Run
 from cosytune.voice import report
 from made_report import DROPS, PACK_DROPS, make
+from recipe.conftest import Run
 
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from conftest import Run
 from cosytune import files
 from cosytune.layout import MODULES, ROOT
 from cosytune.training import checkpoint
 from cosytune.voice import assemble, bundle
+from recipe.conftest import Run
 
 SERVER_KEYS = {
     *("type", "llm_lora_model_path", "flow_lora_model_path", "spk_embedding_path"),
