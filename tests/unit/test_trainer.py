@@ -22,10 +22,11 @@ from cosytune.errors import UserError
 from cosytune.features import cache
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import LlmTrainConfig
-from cosytune.training import checkpoint, machine, trainer
+from cosytune.training import checkpoint, machine, plan, trainer
+from cosytune.training.journal import Journal
 from cosytune.training.position import Position
 from cosytune.training.trainer import Job, Stopped
-from training_data import make_job, write_subset
+from training_data import FAMILY, make_job, write_subset
 
 MakeJob = Callable[..., Job]
 
@@ -261,6 +262,49 @@ def test_five_updates_in_a_row_that_are_not_finite_name_the_clips(job: MakeJob, 
         trainer.train(run)
     assert all(f"'{utt}'" in str(caught.value) for utt in run.train.utts)
     assert "train.flow.learning_rate" in str(caught.value)
+
+
+def test_a_base_without_a_finite_cv_loss_is_an_error(job: MakeJob, tmp_path: Path) -> None:
+    run = job("flow", "run")
+    run = replace(run, cv=_with_nan(run.cv, tmp_path / "bad.arrow", set(run.cv.utts)))
+    with pytest.raises(UserError, match=r"flow: the untuned base's cv loss is nan.*stage 3"):
+        trainer.train(run)
+
+
+def test_history_has_no_line_that_json_cannot_hold(job: MakeJob) -> None:
+    run = job("llm", "run")
+    run.directory.mkdir()
+    with Journal(run.directory, "llm", plan.make(["a", "b"], [9, 9], "auto", 1, 1, -1, "train.llm"), 0) as journal:
+        journal.cv(1, math.nan, "diverged")
+        journal.train(1, 2.5, 0.1, math.inf)
+    assert history(run) == [
+        {"update": 1, "epoch": 1, "kind": "train", "loss": 2.5, "learning_rate": 0.1, "gradient_norm": None}
+    ]
+    assert "cv loss nan: diverged" in (run.directory / "train.log").read_text()
+
+
+def test_a_clip_draws_the_same_in_any_company(job: MakeJob) -> None:
+    run, epoch = job("flow", "run", streaming_probability=0.0), trainer.Epoch(3, 2)
+    clips = [run.train[index] for index in range(3)]
+    together, alone = run.task.batch(clips, epoch), run.task.batch(clips[1:2], epoch)
+    frames = alone.noise.shape[1]
+    assert torch.equal(together.noise[1, :frames], alone.noise[0])
+    for name in ("time", "prompt_frames", "guided"):
+        assert getattr(together, name)[1] == getattr(alone, name)[0]
+    assert not torch.equal(alone.noise, run.task.batch(clips[1:2], trainer.Epoch(3, 3)).noise)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_the_llms_coin_interleaves(probability: float, job: MakeJob) -> None:
+    """After every turn of 5 text tokens the model says that it wants text again."""
+    run = job("llm", "run", bistream_probability=probability)
+    clips = [run.train[index] for index in range(6)]
+    able = [clip for clip in clips if len(clip.speech_token) > 3 * len(clip.text_token)]
+    turns = sum(len(clip.text_token) // 5 for clip in able)
+    assert turns >= 3
+    fill = FAMILY.speech_token_size + 2
+    batch = run.task.batch(clips, trainer.Epoch(1, 0))
+    assert (batch.target == fill).sum().item() == probability * turns
 
 
 def test_too_few_updates_are_an_error_before_anything_is_written(job: MakeJob) -> None:

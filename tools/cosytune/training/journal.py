@@ -47,7 +47,9 @@ class Journal:
     def train(self, update: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         """The mean loss since the last such line."""
         epoch = self._epoch(update)
-        self._record(update, epoch, "train", loss, learning_rate=learning_rate, gradient_norm=_number(gradient_norm))
+        # fp16: the first gradients overflow until the loss is scaled down
+        norm = gradient_norm if math.isfinite(gradient_norm) else None
+        self._record(update, epoch, "train", loss, learning_rate=learning_rate, gradient_norm=norm)
         self._progress(update, f"loss {loss:.4f}, learning rate {learning_rate:.2e}")
 
     def alive(self, update: int) -> None:
@@ -56,8 +58,9 @@ class Journal:
             self._progress(update, "training")
 
     def cv(self, update: int, loss: float, remark: str) -> None:
-        """The cross-validation loss after `update` (0: the untuned base)."""
-        self._record(update, self._epoch(update) if update else 0, "cv", loss)
+        """The cross-validation loss after `update` (0: the untuned base); one that is not finite is only said."""
+        if math.isfinite(loss):  # JSON has no NaN, and a curve no place for it
+            self._record(update, self._epoch(update), "cv", loss)
         self.say(f"update {update}/{self._plan.total_updates}, cv loss {loss:.4f}: {remark}")
 
     def _epoch(self, update: int) -> int:
@@ -65,7 +68,7 @@ class Journal:
         return -(-update // self._plan.updates_per_epoch)
 
     def _record(self, update: int, epoch: int, kind: str, loss: float, **more: float | None) -> None:
-        line: dict[str, Any] = {"update": update, "epoch": epoch, "kind": kind, "loss": _number(loss), **more}
+        line: dict[str, Any] = {"update": update, "epoch": epoch, "kind": kind, "loss": loss, **more}
         with self._history.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         self._board.add_scalar(f"loss/{kind}", loss, update)
@@ -100,11 +103,6 @@ def _logger(path: Path, name: str) -> logging.Logger:
     log.addHandler(to_file)
     log.addHandler(to_terminal)
     return log
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def _duration(seconds: float) -> str:

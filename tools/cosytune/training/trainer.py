@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cosytune import files
+from cosytune.errors import UserError
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import ModuleTrainConfig
 from cosytune.training import checkpoint, draws, machine, plan, signals
@@ -70,7 +71,7 @@ def train(job: Job) -> Position:
     with Journal(job.directory, job.name, planned, position.update) as journal, signals.listening() as stop:
         _announce(job, planned, position, journal)
         if position.update == 0:
-            journal.cv(0, _cv_loss(job, tools, planned), "the untuned base")
+            journal.cv(0, _untuned_loss(job, tools, planned), "the untuned base")
         while not _finished(position, planned, job.settings):
             epoch = Epoch(job.seed, position.update // planned.updates_per_epoch)
             updates = _updates(job, planned, epoch)
@@ -125,6 +126,16 @@ def _cv_loss(job: Job, tools: Machine, planned: Plan) -> float:
         cut = plan.cv_batches(job.cv.utts, lengths, planned.max_tokens_per_batch, coin)
         micro_batches += _batches(job.task, job.cv, cut, epoch)
     return tools.loss(micro_batches)
+
+
+def _untuned_loss(job: Job, tools: Machine, planned: Plan) -> float:
+    cv_loss = _cv_loss(job, tools, planned)
+    if not math.isfinite(cv_loss):
+        raise UserError(
+            f"{job.name}: the untuned base's cv loss is {cv_loss}: the features of a cv clip or the base's weights are "
+            f"damaged; run stage 3 (pack) again, or set {job.key}.precision=fp32"
+        )
+    return cv_loss
 
 
 def _batches(task: Task, features: FeatureCache, update: Sequence[MicroBatch], epoch: Epoch) -> list[Batch]:
