@@ -122,6 +122,21 @@ def test_text_settings_of_the_command_line_are_text(recipe: Path) -> None:
     )
 
 
+def test_a_list_of_texts_of_the_command_line_is_a_list(recipe: Path) -> None:
+    config = frozen(recipe, "lora.llm.targets=[default, speaker]", "evaluate.sentences=['はい', '12']")
+    assert config.lora.llm.targets == ["default", "speaker"]
+    assert config.evaluate.sentences == ["はい", "12"]
+
+
+def test_no_lora_target_at_all_is_a_mistake(recipe: Path) -> None:
+    assert "lora.flow.targets = []" in mistakes(recipe, "lora.flow.targets=[]")[0]
+
+
+def test_a_date_that_is_none_is_text_or_a_mistake(recipe: Path) -> None:
+    assert frozen(recipe, "description=2026-13-45").description == "2026-13-45"
+    assert "not readable as YAML" in mistakes(recipe, "seed=2026-13-45")[0]
+
+
 def test_a_number_where_text_is_wanted_says_how_to_quote(recipe: Path) -> None:
     (recipe / "conf.yaml").write_text("speaker: 007\n")
     assert "speaker = 7" in mistakes(recipe)[0]
@@ -134,6 +149,7 @@ def test_a_number_where_text_is_wanted_says_how_to_quote(recipe: Path) -> None:
         ("base: [tiny", "not readable as YAML"),
         ("- base\n", "expected 'key: value' lines"),
         ("seed: 1\nseed: 2\n", "'seed' stands twice"),
+        ("seed: 2026-13-45\n", "not readable as YAML"),
         ("description: !!python/object/apply:os.getcwd []\n", "not readable as YAML"),
     ],
 )

@@ -156,7 +156,7 @@ def _refuse_stale_stages(layout: Layout, config: Config, first: int, last: int) 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+    except (yaml.YAMLError, ValueError) as failure:  # ValueError: another encoding, or a date such as 2026-13-45
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(failure).split())}", exit_status=_USAGE) from None
     if values is None:
         return {}
@@ -188,7 +188,7 @@ _Loader.add_implicit_resolver(
 def _scalar(text: str, override: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"'{override}': the value is not readable as YAML; quote it", exit_status=_USAGE) from None
 
 
@@ -200,11 +200,12 @@ def _wants_text(key: str, text: str) -> bool:
         if field is None:
             return False
         kinds = field.annotation
-    if kinds is not str and str not in typing.get_args(kinds):
+    is_union = typing.get_origin(kinds) in (types.UnionType, typing.Union)  # list[str] has str in it, too
+    if kinds is not str and not (is_union and str in typing.get_args(kinds)):
         return False
     try:
         return text != "" and not isinstance(yaml.load(text, Loader=_Loader), str)  # noqa: S506
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return True
 
 

@@ -63,7 +63,7 @@ class LoraConfig(Section):
     lora_dropout: Fraction = 0.05
     use_rslora: bool = False
     use_dora: bool = False
-    targets: list[str] = Field(default_factory=lambda: ["default"])
+    targets: list[str] = Field(default=["default"], min_length=1)
     """Groups of layers (default, speaker) or regular expressions over module names."""
 
 
