@@ -132,6 +132,17 @@ def test_no_lora_target_at_all_is_a_mistake(recipe: Path) -> None:
     assert "lora.flow.targets = []" in mistakes(recipe, "lora.flow.targets=[]")[0]
 
 
+def test_a_sample_rate_that_the_model_does_not_hear_is_a_mistake(recipe: Path) -> None:
+    (message,) = mistakes(recipe, "audio.sample_rate_hz=16000")
+    assert message.startswith("command line: audio.sample_rate_hz = 16000: ")
+    assert "24000" in message
+
+
+def test_more_threads_change_no_feature(recipe: Path) -> None:
+    finish(recipe, "embed", frozen(recipe))
+    assert frozen(recipe, "features.threads=4", first=2).features.threads == 4
+
+
 def test_a_date_that_is_none_is_text_or_a_mistake(recipe: Path) -> None:
     assert frozen(recipe, "description=2026-13-45").description == "2026-13-45"
     assert "not readable as YAML" in mistakes(recipe, "seed=2026-13-45")[0]
@@ -253,8 +264,7 @@ def test_the_command_prints_the_path_alone_and_imports_nothing_heavy(recipe: Pat
 
 @pytest.mark.parametrize("conf", sorted(ROOT.glob("egs/*/conf.yaml")), ids=lambda path: path.parent.name)
 def test_every_shipped_conf_is_right(conf: Path) -> None:
-    values = yaml.safe_load(conf.read_text(encoding="utf-8")) or {}
-    assert configs.parse(values, str(conf)).model == "cosyvoice2-0.5b"
+    assert configs.read_recipe(Layout(conf.parent)).model == "cosyvoice2-0.5b"
 
 
 def test_every_setting_that_a_stage_uses_exists() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cosytune import files
+from cosytune import families, files
 from cosytune.errors import UserError, run_main
 from cosytune.layout import ROOT, Layout
 from cosytune.record import Record, flatten
@@ -46,7 +46,7 @@ def parse(values: Mapping[str, Any], source: str, overrides: Mapping[str, Any] |
     `source` is what the values come from; those that `overrides` names come from the command line.
     """
     try:
-        return Config.model_validate(dict(values))
+        config = Config.model_validate(dict(values))
     except ValidationError as failure:
         messages: dict[str, str] = {}
         for error in failure.errors(include_url=False):
@@ -56,6 +56,12 @@ def parse(values: Mapping[str, Any], source: str, overrides: Mapping[str, Any] |
             # A value of several types fails once for each of them.
             messages[key] = f"{messages[key]}, or {message}" if key in messages else start + message
         raise UserError(*messages.values(), exit_status=_USAGE) from None
+    rate_hz, wanted_hz = config.audio.sample_rate_hz, families.get(config.model).sample_rate_hz
+    if rate_hz != wanted_hz:  # training would take every frame for one of another length and pitch
+        place = "command line" if overrides and _has(overrides, "audio.sample_rate_hz") else source
+        remedy = f"{config.model} hears {wanted_hz} Hz; leave the key out"
+        raise UserError(f"{place}: audio.sample_rate_hz = {rate_hz}: {remedy}", exit_status=_USAGE)
+    return config
 
 
 def merge(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -26,8 +26,8 @@ _BASE = ("model", "base", "model_dir")
 STAGES = (
     Stage(-1, "setup", "upstream's code verified and patched; the base model, checked", (*_BASE, "upstream"), True),
     Stage(0, "prepare", "recordings -> clips, transcripts, Kaldi data directory", ("speaker", "language", "audio")),
-    Stage(1, "embed", "clips -> speaker embeddings", (*_BASE, "features")),
-    Stage(2, "tokenize", "clips -> speech tokens", (*_BASE, "features")),
+    Stage(1, "embed", "clips -> speaker embeddings", (*_BASE, "features.provider")),
+    Stage(2, "tokenize", "clips -> speech tokens", (*_BASE, "features.provider")),
     Stage(3, "pack", "data directory -> train, cv and test sets with cached features", (*_BASE, "seed", "split")),
     Stage(4, "train", "features -> LoRA adapters of the LLM and the flow", (*_BASE, "seed", "device", "lora", "train")),
     Stage(5, "select", "checkpoints -> the one to ship, and why", ("train.modules",)),
