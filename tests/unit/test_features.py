@@ -91,6 +91,17 @@ def test_clips_of_equal_sound_share_a_set() -> None:
         assert all(len([other for other in utts if hashes[other] == hashes[utt]]) == 4 for utt in utts)
 
 
+@pytest.mark.parametrize("settings", [SplitConfig(), SplitConfig(cv_fraction=0.9, test_fraction=0.9)])
+@pytest.mark.parametrize("sounds", [2, 3, 7])
+def test_no_set_that_training_needs_is_empty(sounds: int, settings: SplitConfig) -> None:
+    """The test set comes first, and took the only sound that was left for cv."""
+    for seed in range(5):
+        sets = split.assign({f"utt{number:02d}": f"hash{number % sounds}" for number in range(14)}, settings, seed)
+        assert sets["train"]
+        assert sets["cv"]
+        assert bool(sets["test"]) == (sounds > 2)
+
+
 def test_one_sound_cannot_be_split() -> None:
     with pytest.raises(UserError, match="2 or more"):
         split.assign({"a": "same", "b": "same"}, SplitConfig(), seed=1)
@@ -116,3 +127,15 @@ def test_upstreams_own_reader_reads_the_parquet(clip: Path, tmp_path: Path, tiny
     assert samples[0]["spk_embedding"].tolist() == [0.5] * 192
     assert samples[0]["speech_token"].tolist() == list(range(50))
     assert samples[0]["text"] == '彼は "はい" と'
+
+
+def test_a_set_that_became_smaller_leaves_no_file_behind(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_CLIPS_PER_FILE", 1)
+    utterances = [Utterance(utt=f"u{n}", speaker="a", wav=clip, text="はい", duration_s=2.0) for n in range(3)]
+    values = {utterance.utt: [1.0] for utterance in utterances}, {"a": [1.0]}, {"u0": [1], "u1": [2], "u2": [3]}
+    for kept in (3, 1, 0):
+        written = parquet.write(tmp_path, utterances[:kept], *values)
+        assert len(written) == kept + 1
+        assert sorted(tmp_path.iterdir()) == sorted(written)

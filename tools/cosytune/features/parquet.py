@@ -55,4 +55,6 @@ def write(
         written.append(path)
     listing = directory / "data.list"
     files.write_text(listing, "".join(f"{path}\n" for path in written))
+    for path in set(directory.glob("parquet_*.tar")) - set(written):
+        path.unlink()  # of a former, larger set
     return [*written, listing]

@@ -29,11 +29,11 @@ def assign(audio_hashes: Mapping[str, str], settings: SplitConfig, seed: int) ->
     cv_clips = max(1, round(total * settings.cv_fraction))
     sets: dict[str, list[str]] = {"test": [], "cv": [], "train": []}
     for position, utts in enumerate(order):
-        is_last = position == len(order) - 1  # whatever the fractions say, something is left to train on
+        left = len(order) - position  # whatever the fractions say, one is left for cv and one to train on
         name = "train"
-        if not is_last and len(sets["test"]) < test_clips:
+        if left > 2 and len(sets["test"]) < test_clips:
             name = "test"
-        elif not is_last and len(sets["cv"]) < cv_clips:
+        elif left > 1 and len(sets["cv"]) < cv_clips:
             name = "cv"
         sets[name] += utts
     return {name: sorted(sets[name]) for name in ("train", "cv", "test")}
