@@ -16,7 +16,9 @@ while (( $# )); do
       option[$1]=$2; shift 2 ;;
     -*) mistake "unknown option '$1'; the options are ${!option[*]} --list --help, a setting is key=value" ;;
     [a-zA-Z_]*=*) overrides+=("$1"); shift ;;
-    *) [[ -z $recipe ]] || mistake "two recipes, '$recipe' and '$1'; run one after the other"
+    '') mistake "an empty argument; a recipe is a directory such as egs/demo" ;;
+    =*) mistake "'$1' names no key; a setting is key=value" ;;
+    *) [[ -z $recipe ]] || mistake "two recipes, '$recipe' and '$1'; run one after the other; a setting is key=value"
       recipe=$1; shift ;;
   esac
 done

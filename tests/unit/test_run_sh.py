@@ -90,6 +90,8 @@ def house(tmp_path: Path) -> Path:
         ("--stage=3", "unknown option '--stage=3'"),
         ("-n 3", "unknown option '-n'"),
         ("egs/demo egs/other", "two recipes, 'egs/demo' and 'egs/other'"),
+        ("egs/demo seed", "a setting is key=value"),
+        ("egs/demo =3", "'=3' names no key; a setting is key=value"),
         ("egs/nobody", "egs/nobody: no recipe there"),
         ("--exp ../other", "--exp '../other': not a directory's name"),
         ("seed", "seed: no recipe there"),
