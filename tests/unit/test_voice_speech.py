@@ -219,6 +219,7 @@ def test_mistakes_of_say_are_one_line_each(voice: Voice, tmp_path: Path) -> None
         (("あ", "--voice", voice.root, "-o", tmp_path), "is a directory"),
         (("あ", "--voice", voice.root, "-o", tmp_path / "none" / "a.wav"), "no such directory"),
         (("あ", "--voice", voice.root, "-o", tmp_path / "a.mp3"), "end with .wav"),
+        (("あ", "--voice", voice.root, "-o", "/proc/a.wav"), "/proc: cannot be written to"),
         (("あ", "--voice", voice.root, "-o", free, "--speaker", "B"), f"no speaker 'B'; it has: {SPEAKER}"),
     ]
     for arguments, message in cases:
@@ -227,3 +228,8 @@ def test_mistakes_of_say_are_one_line_each(voice: Voice, tmp_path: Path) -> None
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
         assert message in done.stderr
     assert there.read_bytes() == b"mine" and not free.exists()
+
+
+def test_a_language_that_is_not_known_is_refused(voice: Voice, tmp_path: Path) -> None:
+    done = run("say", "あ", "--voice", voice.root, "-o", tmp_path / "a.wav", "--language", "jp")
+    assert done.returncode == 2 and "'jp' is none of ja, zh" in done.stderr

@@ -14,11 +14,14 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from cosytune.errors import UserError, run_main
+from cosytune.schema import Config
 from cosytune.voice import bundle
 
 _DEFAULT_SEED = 1986
+LANGUAGES: tuple[str, ...] = get_args(Config.model_fields["language"].annotation)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +70,7 @@ def _say(chosen: argparse.Namespace) -> int:
         raise UserError(f"{chosen.output}: exists already; add --force to replace it, or name another file")
     if not chosen.output.parent.is_dir():
         raise UserError(f"{chosen.output.parent}: no such directory; make it, or name another file")
+    _require_writable(chosen.output.parent)
     voice = bundle.read(chosen.voice)
     speaker = voice.speaker(chosen.speaker)
     from cosytune import families
@@ -94,6 +98,20 @@ def _words(given: str) -> str:
 
     if not text.split_sentences(given, "ja"):
         raise UserError(f"text: {given!r}: nothing to say; write at least one letter or digit", exit_status=2)
+    return given
+
+
+def _require_writable(directory: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as failure:
+        raise UserError(f"{directory}: cannot be written to ({failure.strerror}); name another file") from None
+
+
+def _language(given: str) -> str:
+    if given not in LANGUAGES:
+        raise argparse.ArgumentTypeError(f"'{given}' is none of {', '.join(LANGUAGES)}")
     return given
 
 
@@ -130,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     say.add_argument("--voice", type=Path, required=True)
     say.add_argument("-o", "--output", type=Path, required=True)
     say.add_argument("--speaker", help="default: the voice's default speaker")
-    say.add_argument("--language", help="of the text; default: the language of the recordings")
+    say.add_argument("--language", type=_language, help="of the text; default: the language of the recordings")
     say.add_argument("--seed", type=_seed, default=_DEFAULT_SEED, help="the same seed, the same file (%(default)s)")
     say.add_argument("--force", action="store_true", help="replace the output file if it exists")
     _add_base(say)
