@@ -96,6 +96,19 @@ def test_a_failed_stage_is_not_done_and_goes_on_when_named(recipe: Path, sabotag
     assert "nothing to do" in stage(recipe).stdout
 
 
+def test_a_later_stage_does_not_read_what_a_dead_one_left_half_done(recipe: Path) -> None:
+    stage(recipe)
+    stage(recipe, "--again", sabotage="bug")
+    config = configs.freeze(recipe, "default", [], 4, 4)
+    later = [sys.executable, "-m", "cosytune.stages.train", str(config)]
+    refused = subprocess.run(later, env=environment(""), capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith("stage 3 (pack) has begun and not finished; run it first: --stage 3\n")
+    stage(recipe)
+    refused = subprocess.run(later, env=environment(""), capture_output=True, text=True)
+    assert "stage 3 (pack) has begun" not in refused.stderr
+
+
 def test_a_user_error_is_one_line(recipe: Path) -> None:
     assert stage(recipe, sabotage="error").stderr == "error: a.txt: broken; mend it\n"
 

@@ -58,6 +58,16 @@ class Record:
         except (ValueError, KeyError, TypeError, AttributeError):
             return None  # damaged or of another version: the stage cannot be called done
 
+    @classmethod
+    def has_begun(cls, layout: Layout, stage: Stage) -> bool:
+        """Whether the stage was begun and is not finished, be it at work or dead."""
+        return cls.path(layout, stage).exists() and cls.read(layout, stage) is None
+
+    @classmethod
+    def begin(cls, layout: Layout, stage: Stage) -> None:
+        """Leave, in place of the record, a word that the outputs are being changed."""
+        files.write_json(cls.path(layout, stage), {"stage": stage.name, "finished": False})
+
     def write(self, layout: Layout, stage: Stage) -> None:
         value = {part: {name: vars(state) for name, state in getattr(self, part).items()} for part in _PARTS}
         files.write_json(self.path(layout, stage), {"stage": stage.name, "settings": self.settings, **value})

@@ -74,6 +74,7 @@ def _run(
         before = Record.read(layout, stage)
         context = Context(config, layout, again=arguments.again and before is not None)
         settings = flatten(config, stage.uses)
+        _require_finished(layout, stage)
         read = sorted(inputs(context))
         title = f"stage {stage.number} ({stage.name})"
         if before is not None and not stage.always:
@@ -85,11 +86,23 @@ def _run(
         else:
             print(f"{title}: {stage.summary}")
         started_s = time.monotonic()
-        Record.path(layout, stage).unlink(missing_ok=True)  # from here on the outputs are not to be trusted
+        Record.begin(layout, stage)  # from here on the outputs are not to be trusted
         states = capture(layout, read, before.inputs if before else None)
         work(context)
         Record(settings, states, capture(layout, outputs(context))).write(layout, stage)
         print(f"{title}: done in {time.monotonic() - started_s:.1f} s")
+
+
+def _require_finished(layout: Layout, stage: Stage) -> None:
+    """A stage that died on its way leaves data of two runs behind: a clip may be in both train and cv."""
+    for earlier in STAGES:
+        makes_data = earlier.is_shared and not earlier.always
+        if earlier.number < stage.number and makes_data and Record.has_begun(layout, earlier):
+            number = earlier.number
+            raise UserError(
+                f"{layout.recipe}: stage {number} ({earlier.name}) has begun and not finished; run it first: "
+                f"--stage {number}"
+            )
 
 
 @contextmanager
