@@ -24,8 +24,10 @@ def work(context: Context) -> None:
     from cosytune.training import trainer
 
     try:
+        # All of them before the first is trained: a run that is stopped and goes on does not know of `again`.
         for name in context.config.train.modules:
             runs.settle(context.layout.module(name), _identity(context, name), start_over=context.again)
+        for name in context.config.train.modules:
             trainer.train(_job(context, name))
             gc.collect()  # the next module needs the room
     except trainer.Stopped as stopped:
