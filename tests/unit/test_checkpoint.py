@@ -81,6 +81,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [item.path.name for item in kept]
 
 
+def test_the_last_one_stays_without_a_loss_too(tmp_path: Path) -> None:
+    """An epoch that ended with an infinite loss: a run that is killed now must go on from here."""
+    write(tmp_path, 10)
+    write(tmp_path, 20, cv_loss=math.inf)
+    assert [item.update for item in checkpoint.prune(tmp_path, newest=2, best_update=10)] == [10, 20]
+    write(tmp_path, 30)
+    assert [item.update for item in checkpoint.prune(tmp_path, newest=2, best_update=10)] == [10, 30]
+
+
 def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
     half = tmp_path / ".checkpoint-000020.tmp"
     half.mkdir()

@@ -271,6 +271,13 @@ def test_a_base_without_a_finite_cv_loss_is_an_error(job: MakeJob, tmp_path: Pat
         trainer.train(run)
 
 
+def test_training_without_a_finite_cv_loss_is_an_error(job: MakeJob) -> None:
+    run = job("llm", "run", num_train_epochs=1, learning_rate=1e30, warmup_ratio=0.0)
+    with pytest.raises(UserError, match=r"llm: no epoch had a finite cv loss.*train\.llm\.learning_rate"):
+        trainer.train(run)
+    assert [item.update for item in checkpoint.find(run.directory)], "what there is, is kept"
+
+
 def test_history_has_no_line_that_json_cannot_hold(job: MakeJob) -> None:
     run = job("llm", "run")
     run.directory.mkdir()

@@ -93,10 +93,13 @@ def write(
 
 
 def prune(module_dir: Path, newest: int, best_update: int | None) -> list[Checkpoint]:
-    """Keep the `newest` ones and the best; return what is left. Those within an epoch go: they were for resuming."""
+    """Keep the `newest` ones and the best; return what is left.
+
+    Those without a cv loss go, as they were for resuming within an epoch; the very last one stays in any case.
+    """
     sound, _ = inspect(module_dir)
     ended = [checkpoint for checkpoint in sound if not math.isnan(checkpoint.cv_loss)]
-    kept = {checkpoint.update for checkpoint in ended[-newest:]} | {best_update}
+    kept = {checkpoint.update for checkpoint in [*ended[-newest:], *sound[-1:]]} | {best_update}
     for checkpoint in sound:
         if checkpoint.update not in kept:
             _remove(checkpoint.path)

@@ -85,6 +85,10 @@ def train(job: Job) -> Position:
             _end_epoch(job, tools, planned, position, epoch, journal)
             if stop.received:
                 raise Stopped(stop.received)
+        if position.best_update is None:
+            raise UserError(
+                f"{job.name}: no epoch had a finite cv loss: the adapters diverged; lower {job.key}.learning_rate"
+            )
         journal.say(_outcome(position))
     return position
 
@@ -210,7 +214,5 @@ def _announce(job: Job, planned: Plan, position: Position, journal: Journal) -> 
 
 
 def _outcome(position: Position) -> str:
-    if position.best_update is None:
-        return "no epoch had a finite cv loss"
     skipped = f"; {position.skipped} updates skipped" if position.skipped else ""
     return f"best: update {position.best_update}, cv loss {position.best_cv_loss:.4f}{skipped}"
