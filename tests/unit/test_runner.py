@@ -109,6 +109,23 @@ def test_a_later_stage_does_not_read_what_a_dead_one_left_half_done(recipe: Path
     assert "stage 3 (pack) has begun" not in refused.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_traceback(unbuffered: str) -> None:
+    program = "from cosytune.errors import run_main; run_main(lambda: print('x'))"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        left = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**environment(""), "PYTHONUNBUFFERED": unbuffered},
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(write_end)
+    assert (left.returncode, left.stderr) == (141, b"")
+
+
 def test_a_user_error_is_one_line(recipe: Path) -> None:
     assert stage(recipe, sabotage="error").stderr == "error: a.txt: broken; mend it\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +43,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails, with status 120
         status = 141
     except OSError as failure:
         remedy = _DISK_REMEDIES.get(failure.errno or 0)
