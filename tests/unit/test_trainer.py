@@ -163,6 +163,20 @@ def test_a_killed_run_goes_on_from_the_newest_sound_checkpoint(
     assert left == before
 
 
+def test_a_best_checkpoint_that_was_damaged_is_trained_again(job: MakeJob) -> None:
+    settings = {"num_train_epochs": 4, "learning_rate": 3.0, "save_total_limit": 2, "early_stopping_patience": 10}
+    run = job("llm", "run", **settings)
+    position = trainer.train(run)
+    before = contents(run)
+    assert position.best_update is not None
+    assert position.best_update < position.update, "the rate is too high for the last one to be the best"
+    best = run.directory / f"checkpoint-{position.best_update:06d}" / "adapter_model.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    trainer.train(job("llm", "run", **settings))
+    left = {name: digest for name, digest in contents(run).items() if ".damaged-" not in name}
+    assert left == before
+
+
 def test_a_finished_run_is_not_trained_further(job: MakeJob) -> None:
     run = job("llm", "run", num_train_epochs=2)
     trainer.train(run)

@@ -80,7 +80,7 @@ def write(
             _write_synced(temporary / name, data)
         _write_synced(temporary / MANIFEST, _manifest(checkpoint, contents))
         files.fsync(temporary)
-        _set_aside(checkpoint.path)
+        set_aside(checkpoint.path)
         temporary.rename(checkpoint.path)
         files.fsync(module_dir)
     except OSError as failure:
@@ -156,8 +156,8 @@ def _write_synced(path: Path, data: bytes) -> None:
     files.fsync(path)
 
 
-def _set_aside(path: Path) -> None:
-    """Keep a damaged checkpoint that is in the way, under another name."""
+def set_aside(path: Path) -> None:
+    """Keep a checkpoint that is damaged or in the way under another name, by which `find` does not know it."""
     if path.exists():
         number = next(number for number in range(1, 10**6) if not _aside(path, number).exists())
         path.rename(_aside(path, number))

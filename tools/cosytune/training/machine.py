@@ -119,6 +119,12 @@ class Machine:
         return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
 
 
+def position(checkpoint_dir: Path) -> dict[str, Any]:
+    """How far the run of a checkpoint was, without taking its state on."""
+    found: dict[str, Any] = files.read_torch(checkpoint_dir / STATE)["position"]
+    return found
+
+
 def assemble(
     model: PeftModel,
     loss: Callable[[nn.Module, Any], torch.Tensor],

@@ -166,9 +166,15 @@ def _updates(job: Job, planned: Plan, epoch: Epoch) -> list[plan.Update]:
 def _resume(job: Job, tools: Machine) -> Position:
     checkpoint.remove_leftovers(job.directory)
     found = checkpoint.find(job.directory)
-    if not found:
+    updates = {one.update for one in found}
+    # One that calls a damaged checkpoint the best is no place to go on from: the best would be lost without a word.
+    usable = [one for one in found if machine.position(one.path)["best_update"] in updates | {None}]
+    for late in found[found.index(usable[-1]) + 1 if usable else 0 :]:
+        print(f"set aside: {late.path}: its best checkpoint is damaged or gone, and is trained again")
+        checkpoint.set_aside(late.path)
+    if not usable:
         return Position()
-    values = tools.restore(found[-1].path)
+    values = tools.restore(usable[-1].path)
     means = {name: Mean(**values[name]) for name in ("since_log", "in_epoch")}
     return Position(**{**values, **means})
 
