@@ -151,6 +151,11 @@ def test_install_leaves_a_file_that_it_does_not_understand(voice: Path, tmp_path
     assert config.read_text() == content
 
 
+def test_install_asks_for_the_file_when_it_gets_a_directory(voice: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a directory; name the file in it"):
+        install.install(voice, tmp_path)
+
+
 def test_install_refuses_a_damaged_voice_and_one_of_adapters_alone(voice: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"export\.merged=true"):
         install.install(fill(tmp_path / "adapters", merged=False), tmp_path / "config.json")

@@ -47,6 +47,8 @@ def _absolute(root: Path, entry: Any) -> dict[str, str]:
 
 
 def _read(config: Path) -> dict[str, Any]:
+    if config.is_dir():
+        raise UserError(f"{config}: is a directory; name the file in it, such as {config / 'speaker_config.json'}")
     if not config.exists():
         if not config.parent.is_dir():
             raise UserError(f"{config.parent}: no such directory; name the server's own speaker_config.json")
