@@ -138,6 +138,13 @@ def test_a_sample_rate_that_the_model_does_not_hear_is_a_mistake(recipe: Path) -
     assert "24000" in message
 
 
+@pytest.mark.parametrize("name", ["export", "evaluate"])
+def test_another_language_makes_another_voice_and_report(recipe: Path, name: str) -> None:
+    finish(recipe, name, frozen(recipe))
+    (message,) = mistakes(recipe, "language=en", last=5)
+    assert "language was 'ja', is 'en'" in message
+
+
 def test_more_threads_change_no_feature(recipe: Path) -> None:
     finish(recipe, "embed", frozen(recipe))
     assert frozen(recipe, "features.threads=4", first=2).features.threads == 4

@@ -31,6 +31,13 @@ STAGES = (
     Stage(3, "pack", "data directory -> train, cv and test sets with cached features", (*_BASE, "seed", "split")),
     Stage(4, "train", "features -> LoRA adapters of the LLM and the flow", (*_BASE, "seed", "device", "lora", "train")),
     Stage(5, "select", "checkpoints -> the one to ship, and why", ("train.modules",)),
-    Stage(6, "export", "the choice -> a voice bundle", (*_BASE, "description", "licence", "consent", "export")),
-    Stage(7, "evaluate", "the voice -> a report with scores, plots and audio", ("seed", "evaluate")),
+    Stage(
+        6, "export", "the choice -> a voice bundle", (*_BASE, "language", "description", "licence", "consent", "export")
+    ),
+    Stage(
+        7,
+        "evaluate",
+        "the voice -> a report with scores, plots and audio",
+        ("seed", "language", "features.provider", "evaluate"),
+    ),
 )
