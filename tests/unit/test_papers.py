@@ -73,7 +73,7 @@ def test_links_and_the_number_of_packages(paper: Path) -> None:
 
 def test_both_languages_give_the_same_commands() -> None:
     def commands(paper: Path) -> list[str]:
-        blocks = re.findall(r"```(?:bash)?\n(.*?)```", paper.read_text(encoding="utf-8"), flags=re.DOTALL)
+        blocks = re.findall(r"```(?:bash|text)?\n(.*?)```", paper.read_text(encoding="utf-8"), flags=re.DOTALL)
         return [
             line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.split("#")[0].strip()
         ]
