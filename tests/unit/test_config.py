@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -282,3 +283,12 @@ def test_every_setting_that_a_stage_uses_exists() -> None:
 def test_overrides_are_kept_as_given(recipe: Path) -> None:
     path = configs.freeze(recipe, "default", ["seed=7"], FIRST, LAST)
     assert files.read_json(path.parent / "overrides.json") == ["seed=7"]
+
+
+@pytest.mark.parametrize(
+    "given", ["train.llm.learning_rate=.inf", "train.flow.weight_decay=.nan", "train.modules=[llm, llm]"]
+)
+def test_values_that_no_training_can_use_are_refused(given: str) -> None:
+    key = given.partition("=")[0]
+    with pytest.raises(UserError, match=re.escape(key)):
+        configs.parse(configs.parse_override(given), "command line")

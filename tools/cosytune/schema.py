@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -15,10 +15,16 @@ Module = Literal["llm", "flow"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Section(BaseModel):
-    """A part of the config: frozen, no unknown keys, no silent conversion of numbers to strings."""
+def _each_once(modules: list[Module]) -> list[Module]:
+    if len(set(modules)) < len(modules):
+        raise ValueError("name each module once")
+    return modules
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+class Section(BaseModel):
+    """A part of the config: frozen, no unknown keys, no silent conversion of numbers to strings, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class UpstreamConfig(Section):
@@ -104,7 +110,7 @@ class FlowTrainConfig(ModuleTrainConfig):
 
 
 class TrainConfig(Section):
-    modules: list[Module] = Field(default=["llm", "flow"], min_length=1)
+    modules: Annotated[list[Module], Field(min_length=1), AfterValidator(_each_once)] = Field(default=["llm", "flow"])
     llm: LlmTrainConfig = LlmTrainConfig()
     flow: FlowTrainConfig = FlowTrainConfig()
 
