@@ -14,8 +14,9 @@ check() {  # check NAME COMMAND...: goes on after a failure, so that one run sho
   "$@" < /dev/null || failed+=("$name")
 }
 
-mapfile -t scripts < <(git ls-files '*.sh' .ci/run)
-mapfile -t dockerfiles < <(git ls-files '*Dockerfile*')
+shopt -s nullglob
+scripts=(./*.sh .ci/run {docker,tests,tools}/*.sh egs/*/*.sh egs/*/local/*.sh)
+dockerfiles=(docker/*Dockerfile*)
 check 'ruff check' python -m ruff check .
 check 'ruff format' python -m ruff format --check .
 check mypy python -m mypy
