@@ -30,14 +30,17 @@ give_up() {
   [[ $PWD != "$ROOT" ]] || way[0]=./run.sh
   (( last == 7 )) || way+=(--stop_stage "$last")
   [[ $exp == default ]] || way+=(--exp "$exp")
-  printf 'stage %s (%s) failed with status %s; mend it and go on with:' "$number" "$stage" "$status" >&2
+  local what="failed with status $status; mend it and"
+  [[ -z $stopped ]] || what="was stopped, status $status;"
+  printf 'stage %s (%s) %s go on with:' "$number" "$stage" "$what" >&2
   printf ' %q' "${way[@]}" "${overrides[@]}" >&2
   printf '\n' >&2
   exit "$status"
 }
 
 # Bash passes no signal on by itself. With a process group of its own (-m) a stage gets each one once, from here.
-pass_on() { signalled=yes; kill -s "$1" "$pid"; }
+stopped=''
+pass_on() { signalled=yes stopped=yes; kill -s "$1" "$pid"; }
 set -m
 trap 'pass_on HUP' HUP; trap 'pass_on INT' INT; trap 'pass_on TERM' TERM
 

@@ -239,14 +239,14 @@ def test_a_changed_key_of_a_finished_stage_stops_with_the_difference(recipe: Pat
 def test_a_changed_key_of_the_shared_data_is_not_mended_by_another_experiment(recipe: Path) -> None:
     finish(recipe, "pack", frozen(recipe))
     (message,) = mistakes(recipe, "split.cv_fraction=0.3", first=4)
-    assert message.endswith("run it again with --stage 3")
+    assert message.endswith("keep it with split.cv_fraction=0.1, or run again with --stage 3")
     assert mistakes(recipe, "split.cv_fraction=0.3", first=4, exp="another")
 
 
 def test_a_changed_key_of_a_later_stage_names_that_stage(recipe: Path) -> None:
     finish(recipe, "export", frozen(recipe))
     (message,) = mistakes(recipe, "licence=CC0", first=0, last=4)
-    assert "run it again with --stop_stage 6" in message
+    assert message.endswith("run again with --stop_stage 6, or take another --exp name")
 
 
 def test_a_stage_without_config_says_what_to_run(tmp_path: Path) -> None:

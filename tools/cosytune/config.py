@@ -25,9 +25,9 @@ from pydantic import BaseModel, ValidationError
 from cosytune import families, files
 from cosytune.errors import UserError, run_main
 from cosytune.layout import ROOT, Layout
-from cosytune.record import Record, flatten
+from cosytune.record import Change, Record, flatten
 from cosytune.schema import Config
-from cosytune.stages import STAGES
+from cosytune.stages import STAGES, Stage
 
 _USAGE = 2
 
@@ -143,20 +143,29 @@ def _kept_overrides(layout: Layout, overrides: Sequence[str]) -> list[str]:
 
 def _refuse_stale_stages(layout: Layout, config: Config, first: int, last: int) -> None:
     """A finished stage outside first..last must have been run with the settings of now."""
-    messages = []
+    users: dict[Change, list[Stage]] = {}
     for stage in STAGES:
         record = Record.read(layout, stage)
         if record is None or first <= stage.number <= last:
             continue
-        option = "--stage" if stage.number < first else "--stop_stage"
-        another_exp = "" if stage.is_shared else ", or take another --exp name"
-        messages += [
-            f"{change}, which stage {stage.number} ({stage.name}) has used; "
-            f"run it again with {option} {stage.number}{another_exp}"
-            for change in record.changed_settings(flatten(config, stage.uses))
-        ]
-    if messages:
+        for change in record.changed_settings(flatten(config, stage.uses)):
+            users.setdefault(change, []).append(stage)
+    if users:
+        messages = [_stale(change, stages, first, last) for change, stages in users.items()]
         raise UserError(*messages, exit_status=_USAGE)
+
+
+def _stale(change: Change, stages: Sequence[Stage], first: int, last: int) -> str:
+    """What changed, who has used it, and the two or three ways out."""
+    named = ", ".join(f"{stage.number} ({stage.name})" for stage in stages)
+    used = f"which stages {named} have used" if len(stages) > 1 else f"which stage {named} has used"
+    again = []
+    if stages[0].number < first:
+        again.append(f"--stage {stages[0].number}")
+    if stages[-1].number > last:
+        again.append(f"--stop_stage {stages[-1].number}")
+    another_exp = "" if any(stage.is_shared for stage in stages) else ", or take another --exp name"
+    return f"{change}, {used}; keep it with {change.restoring}, or run again with {' '.join(again)}{another_exp}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

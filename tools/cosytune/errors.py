@@ -40,7 +40,7 @@ def run_main(main: Callable[[], int | None]) -> None:
             print(f"error: {message}", file=sys.stderr)
         status = mistake.exit_status
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:  # the reader of our output went away (`... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails, with status 120
@@ -56,5 +56,5 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 def _leave(number: int, _frame: object) -> None:
     """SIGTERM as an exception, so that temporary files go and `finally` runs; the status is the shell's for it."""
-    print("stopped; the same command goes on from here", file=sys.stderr)
+    print("stopped", file=sys.stderr)
     sys.exit(128 + number)

@@ -6,6 +6,7 @@ sha256. Size and modification time spare the hashing of a file that nobody touch
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,24 @@ class FileState:
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known
         return cls(stat.st_size, stat.st_mtime_ns, files.sha256(path))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that a finished stage has used with another value; both as Python writes them."""
+
+    key: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was}, is {self.now}"
+
+    @property
+    def restoring(self) -> str:
+        """The `key=value` that brings the former value back, quoted for a shell."""
+        value = {"None": "null", "True": "true", "False": "false"}.get(self.was, self.was)
+        return f"{self.key}={value}" if value.startswith("'") else shlex.quote(f"{self.key}={value}")
 
 
 @dataclass(frozen=True)
@@ -72,20 +91,17 @@ class Record:
         value = {part: {name: vars(state) for name, state in getattr(self, part).items()} for part in _PARTS}
         files.write_json(self.path(layout, stage), {"stage": stage.name, "settings": self.settings, **value})
 
-    def changed_settings(self, now: Mapping[str, Any]) -> list[str]:
-        """Lines such as `seed was 1986, is 7`."""
+    def changed_settings(self, now: Mapping[str, Any]) -> list[Change]:
+        """The settings that are not as the stage has used them."""
         keys = sorted(self.settings.keys() | now.keys())
-        return [
-            f"{key} was {self.settings.get(key)!r}, is {now.get(key)!r}"
-            for key in keys
-            if self.settings.get(key) != now.get(key)
-        ]
+        changes = (Change(key, repr(self.settings.get(key)), repr(now.get(key))) for key in keys)
+        return [change for change in changes if change.was != change.now]
 
     def stale_reason(self, layout: Layout, settings: Mapping[str, Any], inputs: Iterable[Path]) -> str | None:
         """Why the stage must run again, in a few words; None if everything is as it was."""
         changed = self.changed_settings(settings)
         if changed:
-            return changed[0]
+            return str(changed[0])
         now = {_name(layout, path): path for path in inputs}
         if missing := sorted(self.inputs.keys() - now.keys()):
             return f"{missing[0]} is gone"

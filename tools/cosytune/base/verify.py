@@ -18,6 +18,7 @@ from cosytune.layout import PRETRAINED_MODELS
 
 RECORD = ".cosytune.sha256.json"
 _AGAIN = "delete {directory} and run stage -1 (setup), which makes it again: --stage -1"
+_RESTORE = "restore {directory} from where it came; what model_dir names is never made again"
 _LARGE, _SMALLEST = 1_000_000, 10_000
 """Bytes. In the place of a large file, less than the smallest is a page of HTML or the pointer of a missing git-lfs."""
 
@@ -29,7 +30,7 @@ def check(model_dir: Path, family: Family) -> None:
     try:
         made = manifest.read(model_dir)
     except json.JSONDecodeError:
-        raise UserError(f"{model_dir / manifest.NAME}: damaged; {_AGAIN.format(directory=model_dir)}") from None
+        raise UserError(f"{model_dir / manifest.NAME}: damaged; {_again(model_dir)}") from None
     if made is not None:
         _check_made(model_dir, family, made)
     else:
@@ -48,7 +49,7 @@ def hashes(model_dir: Path) -> dict[str, str]:
 
 
 def _check_made(model_dir: Path, family: Family, made: Mapping[str, object]) -> None:
-    again = _AGAIN.format(directory=model_dir)
+    again = _again(model_dir)
     if (made.get("format"), made.get("family")) != (manifest.FORMAT, family.name):
         raise UserError(f"{model_dir}: made by another version of cosytune or for another family; {again}")
     expected = made.get("files")
@@ -84,6 +85,12 @@ def _check_found(model_dir: Path, family: Family) -> None:
                 raise UserError(*errors)
     if not record.is_file():
         files.write_json(record, now)
+
+
+def _again(model_dir: Path) -> str:
+    """The remedy for a directory that we made: in its own place it can be made anew, a copy elsewhere is the user's."""
+    is_ours = model_dir.parent.resolve() == PRETRAINED_MODELS.resolve()
+    return (_AGAIN if is_ours else _RESTORE).format(directory=model_dir)
 
 
 def _compare(model_dir: Path, expected: Mapping[str, str], remedy: str) -> list[str]:
