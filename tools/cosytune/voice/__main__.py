@@ -79,7 +79,8 @@ def _say(chosen: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="cosytune-say-") as temporary:
         model = assemble.assemble(voice, Path(temporary) / "model", chosen.base)
         reader = synthesis.Speaker(model, families.get(voice.versions["family"]))
-        speech = reader.say(words, speaker, chosen.language or voice.versions["language"], chosen.seed)
+        language = chosen.language or voice.versions["language"]
+        speech = reader.say(words, speaker, language, chosen.seed, show_progress=True)
     synthesis.write_wav(chosen.output, speech.samples, speech.rate_hz)
     print(
         f"{chosen.output}: {speech.duration_s:.2f} s of speech, {len(speech.sentences)} sentence(s), "

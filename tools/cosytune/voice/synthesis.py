@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cosytune import text
 from cosytune.errors import UserError
 from cosytune.families import Family
+from cosytune.progress import track
 
 _PAUSE_S = 0.2
 """Between two sentences, which are spoken one by one."""
@@ -82,14 +83,14 @@ class Speaker:
 
         llm.sampling_ids = watched
 
-    def say(self, words: str, speaker: str, language: str, seed: int) -> Speech:
+    def say(self, words: str, speaker: str, language: str, seed: int, *, show_progress: bool = False) -> Speech:
         """Speak `words`; the same seed gives the same samples. Raises UserError when there is nothing to say."""
         sentences = text.split_sentences(words, language)
         if not sentences:
             raise UserError(f"text: {words!r}: nothing to say; write at least one letter or digit")
         started_s = time.monotonic()
         spoken, cut = [], []
-        for sentence in sentences:
+        for sentence in track(sentences, "say", unit="sentence") if show_progress else sentences:
             spoken.append(self._sentence(sentence, speaker, seed))
             if int(self._last_token) != self._family.speech_token_size:  # its index says end of speech
                 cut.append(sentence)
