@@ -142,8 +142,9 @@ def test_a_missing_input_names_the_stage_that_makes_it(recipe: Path) -> None:
     ("sent", "status", "word"), [(signal.SIGTERM, 143, "stopped"), (signal.SIGINT, 130, "interrupted")]
 )
 def test_a_stopped_stage_leaves_nothing_half_done(recipe: Path, sent: signal.Signals, status: int, word: str) -> None:
+    hears = ("env", "--default-signal=INT")  # a job in the background ignores Ctrl-C, and so do its children
     with subprocess.Popen(
-        command(recipe), env=environment("wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*hears, *command(recipe)], env=environment("wait"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         while process.stdout.readline() != "waiting\n":
