@@ -90,7 +90,8 @@ class Speaker:
             raise UserError(f"text: {words!r}: nothing to say; write at least one letter or digit")
         started_s = time.monotonic()
         spoken, cut = [], []
-        for sentence in track(sentences, "say", unit="sentence") if show_progress else sentences:
+        is_long = show_progress and len(sentences) > 1
+        for sentence in track(sentences, "say", unit="sentence") if is_long else sentences:
             spoken.append(self._sentence(sentence, speaker, seed))
             if int(self._last_token) != self._family.speech_token_size:  # its index says end of speech
                 cut.append(sentence)
