@@ -27,7 +27,8 @@ MODULES = (
     *("hyperpyyaml", "omegaconf", "hydra", "conformer", "x_transformers", "lightning", "whisper", "librosa", "pyworld"),
     *("soundfile", "sox", "pyloudnorm", "wetext", "inflect", "gdown", "wget", "modelscope", "seaborn", "matplotlib"),
     *("rich", "pyarrow", "yaml", "pydantic", "tensorboard", "pyopenjtalk", "jinja2", "s3tokenizer", "bitsandbytes"),
-    *("torchvision", "torchcodec", "deepspeed", "silero_vad", "whisperx", "selenium", "pytest", "filelock"),
+    *("soxr", "rapidfuzz", "starlette", "uvicorn"),
+    *("torchvision", "torchcodec", "deepspeed", "silero_vad", "whisperx", "selenium", "pytest", "filelock", "pydub"),
 )
 
 

@@ -35,17 +35,80 @@ class UpstreamConfig(Section):
     git_url: str = "https://github.com/FunAudioLLM/CosyVoice.git"
 
 
+class SegmentConfig(Section):
+    """How a long recording is cut into clips."""
+
+    min_s: Positive = 3.0
+    max_s: Positive = 10.0
+    margin_s: Annotated[float, Field(ge=0)] = 0.2
+    """Natural silence kept before and after the speech of a clip."""
+    speech_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The detector's probability from which a frame of 32 ms is speech."""
+    min_pause_s: Positive = 0.1
+    """A shorter gap between two words is no place to cut, as long as there is a longer one."""
+
+
+class GatesConfig(Section):
+    """What a clip must be like; outside these it goes to quarantine. null switches a gate off."""
+
+    max_clipped_share: Annotated[float, Field(ge=0, le=1)] | None = 0.001
+    """Share of the samples that stand at full scale two or more in a row, in the recording as it was given."""
+    min_loudness_lufs: float | None = -55.0
+    min_snr_db: float | None = 12.0
+    """Level of the speech against the level of the pauses."""
+    max_silence_share: Annotated[float, Field(ge=0, le=1)] | None = 0.7
+    min_bandwidth_hz: Positive | None = 5000.0
+    """Up to where there is sound: a telephone recording ends below 4 kHz, however it was up-sampled."""
+    max_dc_offset: Annotated[float, Field(ge=0, le=1)] | None = 0.05
+    """Mean of the samples, full scale = 1. A smaller one is removed and no harm."""
+    max_edge_level_db: float | None = -3.0
+    """Level of the first and last 20 ms against the level of the speech: higher, and a word is cut off."""
+    min_voice_similarity: Annotated[float, Field(ge=-1, le=1)] | None = 0.7
+    """Cosine between the voice of the clip and the centre of the speaker's clips."""
+    near_duplicate_similarity: Annotated[float, Field(ge=0, le=1)] | None = 0.98
+    """Likeness of two clips' spectra over time from which one of them is enough."""
+    max_cer: Annotated[float, Field(ge=0)] | None = 0.4
+    """Character error rate between the transcript and what Whisper hears, where that is known."""
+    max_rate_deviation: Positive | None = 5.0
+    """Spoken letters per second: distance from the speaker's median in robust standard deviations."""
+
+
 class AudioConfig(Section):
     speakers: Literal["auto", "single", "by_folder"] = "auto"
     """single: all recordings are one person's. by_folder: every folder in audio/ is a speaker. auto: single, but
     folders that look like several speakers are an error."""
-    skip_untranscribed: bool = False
-    """Drop, and count, recordings without a transcript instead of stopping."""
+    nj: PositiveInt | Literal["auto"] = "auto"
+    """Processes at work on recordings; auto: one for each processor core."""
     sample_rate_hz: PositiveInt = 24000
     min_duration_s: Positive = 1.0
     max_duration_s: Positive = 30.0
+    """A recording with a transcript is one clip if it lasts no longer than this."""
     loudness_lufs: Annotated[float, Field(le=0)] = -23.0
     peak_ceiling_dbfs: Annotated[float, Field(le=0)] = -1.0
+    segment: SegmentConfig = SegmentConfig()
+    gates: GatesConfig = GatesConfig()
+    keep: list[str] = Field(default_factory=list)
+    """Ids of clips that stay whatever the gates say."""
+
+
+class TranscribeConfig(Section):
+    """How recordings without a transcript get one (WhisperX)."""
+
+    model: str = "large-v3"
+    """A faster-whisper model by name (looked for in pretrained_models/faster-whisper-<name>) or its directory.
+    none: nothing is transcribed; such recordings are cut, and their clips wait in quarantine for a text."""
+    align_model: str = "auto"
+    """What finds the times of the words: auto (the usual wav2vec 2.0 model of the language, in pretrained_models/), a
+    directory, or none (clips are cut at pauses first and transcribed one by one)."""
+    language: Literal["recipe", "detect"] = "recipe"
+    """recipe: the recordings' language is `language`. detect: Whisper says it for each recording."""
+    check_given: Literal["auto", "always", "never"] = "auto"
+    """Whether clips with a transcript are heard, too, to find a mismatch; auto: if the model is there."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compute_type: Literal["auto", "float32", "float16", "int8", "int8_float16"] = "auto"
+    """auto: float16 on a GPU, int8 on a CPU."""
+    batch_size: PositiveInt = 16
+    beam_size: PositiveInt = 5
 
 
 class SplitConfig(Section):
@@ -53,6 +116,8 @@ class SplitConfig(Section):
     """Share of the clips for cross-validation, at least 1 clip; never training data."""
     test_fraction: Fraction = 0.05
     """Share of the clips kept for the report, at least 1 clip from 10 clips up."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """null: the recipe's seed. One of its own keeps the sets when that one changes."""
 
 
 class FeaturesConfig(Section):
@@ -150,6 +215,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     upstream: UpstreamConfig = UpstreamConfig()
     audio: AudioConfig = AudioConfig()
+    transcribe: TranscribeConfig = TranscribeConfig()
     split: SplitConfig = SplitConfig()
     features: FeaturesConfig = FeaturesConfig()
     lora: LoraPerModule = LoraPerModule()
