@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it is written (with its punctuation; a single character in Japanese and Chinese), and when it sounds."""
+    """A word as it is written, with its punctuation (one character in Japanese and Chinese), and when it sounds."""
 
     text: str
     span: Span

@@ -25,7 +25,12 @@ _FIRST_OF_AN_EXPERIMENT = 4
 _BASE = ("model", "base", "model_dir")
 STAGES = (
     Stage(-1, "setup", "upstream's code verified and patched; the base model, checked", (*_BASE, "upstream"), True),
-    Stage(0, "prepare", "recordings -> clips, transcripts, Kaldi data directory", ("model", "speaker", "language", "audio", "transcribe")),
+    Stage(
+        0,
+        "prepare",
+        "recordings -> clips, transcripts, Kaldi data directory",
+        ("model", "speaker", "language", "audio", "transcribe"),
+    ),
     Stage(1, "embed", "clips -> speaker embeddings", (*_BASE, "features.provider")),
     Stage(2, "tokenize", "clips -> speech tokens", (*_BASE, "features.provider")),
     Stage(3, "pack", "data directory -> train, cv and test sets with cached features", (*_BASE, "seed", "split")),
