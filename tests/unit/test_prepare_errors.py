@@ -88,9 +88,13 @@ BAD = {
     "no transcript": (clip("a.wav", None), "audio/a.wav: no transcript; put X.txt beside X.wav, or drop"),
     "empty transcript": (clip("a.wav", " \ufeff\r\n"), "audio/a.txt: empty transcript; write what is said"),
     "only marks": (clip("a.wav", "。。。"), "audio/a.txt: empty transcript"),
-    "shift-jis": (
-        both(clip("a.wav", None), content("a.txt", "日本語です。".encode("cp932"))),
-        "audio/a.txt: not UTF-8, it looks like Shift-JIS",
+    "an encoding that cannot be told": (
+        both(clip("a.wav", None), content("a.txt", "Ça va déjà très bien.".encode("latin-1"))),
+        "audio/a.txt: not UTF-8, it looks like some other encoding",
+    ),
+    "half a utf-16 file": (
+        both(clip("a.wav", None), content("a.txt", "日本語です。".encode("utf-16")[:-1])),
+        "audio/a.txt: not UTF-8, it looks like UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     ),
     "stem twice": (both(clip("a.wav"), clip("a.mp3")), "audio/a.mp3: one id twice, the other is audio/a.wav"),
     "txt and lab differ": (

@@ -1,34 +1,132 @@
-"""A text file -> its text, or an error that names the file, its encoding and the command that converts it."""
+"""The bytes of a text file -> its text and its encoding, or an error that names the command that converts it.
+
+UTF-8 is read as it is. Other encodings are converted when it is certain which one it is: the bytes must decode without
+a single error, and what comes out must look like the language. Everything else stays an error.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 
 from cosytune.errors import UserError
 
-_OTHERS = (("cp932", "Shift-JIS", "CP932"), ("euc_jp", "EUC-JP", "EUC-JP"), ("gb18030", "GB18030", "GB18030"))
+UTF_8 = "UTF-8"
+
+_LEGACY = (("cp932", "Shift-JIS", "CP932"), ("euc_jp", "EUC-JP", "EUC-JP"), ("gb18030", "GB18030", "GB18030"))
+"""Python's name, what people call it, what iconv calls it."""
+_BY_LANGUAGE = {"ja": ("cp932", "euc_jp"), "zh": ("gb18030",), "yue": ("gb18030",)}
+_BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_USUAL = (("\u3000", "\u33ff"), ("\uff01", "\uff5e"), ("\u2460", "\u24ff"), ("\u2160", "\u217f"))
+"""Beside kanji: kana and punctuation, full-width ASCII, ① and Ⅳ."""
+_LEAST_SHARE = 0.85
+"""Of what is not ASCII: kana, punctuation and the kanji of everyday life. The wrong encoding gives about a half."""
 
 
-def read_text(path: Path, shown: str | None = None) -> str:
-    """The text of a UTF-8 file, with or without BOM. `shown`: how messages name the file."""
-    name = shown or str(path)
-    data = path.read_bytes()
+def read_text(path: Path, shown: str | None = None, language: str = "") -> str:
+    """The text alone; see `read_encoded`."""
+    return read_encoded(path, shown, language)[0]
+
+
+def read_encoded(path: Path, shown: str | None = None, language: str = "") -> tuple[str, str]:
+    """The text of a file, lines ending in a plain line feed, and its encoding: UTF-8, UTF-16, Shift-JIS, ...
+
+    `shown`: how messages name the file. `language`: of the config, a hint where encodings compete. Raises UserError
+    where the encoding cannot be told.
+    """
+    return decode(path.read_bytes(), shown or str(path), language)
+
+
+def decode(data: bytes, shown: str, language: str = "") -> tuple[str, str]:
+    """As `read_encoded`, of bytes that are read already."""
+    text, encoding = _decode(data, shown, language)
+    return text.replace("\r\n", "\n").replace("\r", "\n"), encoding
+
+
+def _decode(data: bytes, shown: str, language: str) -> tuple[str, str]:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
-        raise UserError(_message(name, "UTF-16", "UTF-16"))
+        if (text := _utf_16(data)) is None:
+            raise UserError(_message(shown, "UTF-16", "UTF-16"))
+        return text, "UTF-16"
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), UTF_8
     except UnicodeDecodeError:
-        raise UserError(_message(name, *_guess(data))) from None
+        pass
+    readings = [(text, called) for codec, called, _ in _LEGACY if (text := _legacy(data, codec, language)) is not None]
+    if len(readings) != 1:
+        raise UserError(_message(shown, *_guess(data)))
+    return readings[0]
+
+
+def _utf_16(data: bytes) -> str | None:
+    """With a byte order mark, or else in the order in which NULs are the high bytes of ASCII characters."""
+    for bom, codec in _BOMS:
+        if data.startswith(bom):
+            return _strictly(data[2:], codec)
+    low, high = data[0::2].count(0), data[1::2].count(0)
+    if low == high:
+        return None
+    return _strictly(data, "utf-16-le" if high > low else "utf-16-be")
+
+
+def _legacy(data: bytes, codec: str, language: str) -> str | None:
+    """The text if `data` can be this encoding.
+
+    Bytes of EUC-JP are valid Chinese and Korean, too: kana must speak for it, and for Japanese without a hint.
+    """
+    hinted = _BY_LANGUAGE.get(language)
+    if hinted is not None and codec not in hinted:
+        return None
+    text = _strictly(data, codec)
+    if text is None or not _is_plausible(text, codec):
+        return None
+    if codec == "euc_jp" or hinted is None:
+        return text if _has_kana(text) is (codec != "gb18030") else None
+    return text
+
+
+def _strictly(data: bytes, codec: str) -> str | None:
+    """Nothing undecodable, unassigned or private, and no control characters but white space."""
+    try:
+        text = data.decode(codec)
+    except UnicodeDecodeError:
+        return None
+    strange = (one for one in text if unicodedata.category(one) in ("Cc", "Cn", "Co", "Cs") and not one.isspace())
+    return None if any(strange) else text
+
+
+def _is_plausible(text: str, codec: str) -> bool:
+    letters = [character for character in text if not character.isascii()]
+    if all("\uff61" <= character <= "\uff9f" for character in letters):
+        # half-width katakana; every other byte of EUC-JP's kana would be a mark among them
+        return codec == "cp932" and 3 * sum(character <= "\uff65" for character in letters) <= len(letters)
+    likely = sum(_is_likely(character, codec) for character in letters)
+    return likely >= _LEAST_SHARE * len(letters)
+
+
+def _is_likely(character: str, codec: str) -> bool:
+    if "\u4e00" <= character <= "\u9fff":
+        return _is_everyday(character, codec)
+    return character in "…—―‘’“”·→×" or any(first <= character <= last for first, last in _USUAL)
+
+
+def _is_everyday(character: str, codec: str) -> bool:
+    """Level 1 of JIS X 0208 (2,965 kanji) and of GB 2312 (3,755 hanzi) stand in one block at the front."""
+    table, last = ("gb2312", 0xD7) if codec == "gb18030" else ("euc_jp", 0xCF)
+    code = character.encode(table, errors="ignore")
+    return len(code) == 2 and 0xB0 <= code[0] <= last
+
+
+def _has_kana(text: str) -> bool:
+    return re.search("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]", text) is not None
 
 
 def _guess(data: bytes) -> tuple[str, str]:
     """What people call the likely encoding, and what iconv calls it."""
-    for codec, called, iconv in _OTHERS:
-        try:
-            data.decode(codec)
-        except UnicodeDecodeError:
-            continue
-        return called, iconv
+    for codec, called, iconv in _LEGACY:
+        if _strictly(data, codec) is not None:
+            return called, iconv
     return "some other encoding", "ENCODING"
 
 
