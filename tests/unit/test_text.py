@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from pathlib import Path
 
 import pytest
 
-from cosytune.errors import UserError
-from cosytune.text import normalize, read_text, split_sentences
-from cosytune.text.normal import is_speakable
+from cosytune.text import is_speakable, normalize, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -71,19 +68,3 @@ def test_a_long_quotation_is_cut_inside() -> None:
 def test_splitting_loses_no_word() -> None:
     text = "Mr. A went home. 「そう。」\n12.5度！ ok? (see. this.) 終わり"
     assert "".join(split_sentences(text, "en")).replace(" ", "") == text.replace(" ", "").replace("\n", "")
-
-
-@pytest.mark.parametrize(
-    ("codec", "named"), [("cp932", "Shift-JIS"), ("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("euc_jp", "EUC-JP")]
-)
-def test_another_encoding_is_named_with_the_command_that_converts(tmp_path: Path, codec: str, named: str) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("日本語の文章です。ABC".encode(codec))
-    with pytest.raises(UserError, match=rf"a\.txt: not UTF-8, it looks like {named}; .*iconv -f .* -t UTF-8"):
-        read_text(path)
-
-
-def test_a_bom_is_no_text(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffはい".encode())
-    assert read_text(path) == "はい"

@@ -133,5 +133,6 @@ COSYVOICE2 = Family(
         "llm": {"default": _LLM_LAYERS},
         "flow": {"default": _FLOW_LAYERS, "speaker": "spk_embed_affine_layer|encoder_proj"},
     },
+    scripts={},
     document=document,
 )

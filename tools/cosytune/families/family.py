@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cosytune.text import Script
+
 
 @dataclass(frozen=True)
 class Mel:
@@ -110,8 +112,14 @@ class Family:
     """Keys of Qwen2Config that do not depend on the size."""
     lora_targets: Mapping[str, Mapping[str, str]]
     """module (llm, flow) -> group (default, speaker) -> regular expression, matched whole against module names."""
+    scripts: Mapping[str, Script]
+    """language -> the script in which the model reads it; `written` where none is named."""
     document: Callable[[Family, Shape], dict[str, Any]]
     """The family's YAML as specs (see `spec.py`), in upstream's order of keys."""
+
+    def script(self, language: str) -> Script:
+        """For `text.normalize`: of what is trained on and of what is spoken."""
+        return self.scripts.get(language, "written")
 
     def shape(self, base: str) -> Shape:
         """The sizes of `base` (real, tiny, full-random)."""

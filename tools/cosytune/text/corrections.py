@@ -9,6 +9,7 @@ from typing import Any
 
 from cosytune import kaldi
 from cosytune.errors import UserError
+from cosytune.text.clean import clean
 from cosytune.text.normal import is_speakable, normalize
 
 
@@ -81,7 +82,7 @@ def _read_lines(path: Path, known: set[str], language: str) -> dict[str, str]:
         place = f"{path}:{line.number}"
         if known and utt not in known:
             problems.append(f"{place}: '{utt}' is no clip of this speaker; correct the id or delete the line")
-        elif not is_speakable(line.value):
+        elif not is_speakable(clean(line.value).text):
             problems.append(f"{place}: '{utt}' says nothing; write what is said, or delete the line")
     if problems:
         raise UserError(*problems)

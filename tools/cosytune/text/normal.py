@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Literal
 
-NORMALIZER = "cosytune-nfc-1"
+from cosytune.text.clean import clean, without_sounds
+
+NORMALIZER = "cosytune-2"
 """Name and version: recorded with data and voices; a new number whenever `normalize` answers differently."""
 
-_UNSEEN = frozenset({"Cc", "Cf", "Cs"})  # control characters, zero-width and BOM, lone surrogates
+Script = Literal["written", "katakana"]
+"""What a model family wants to read; `katakana` says something about Japanese alone."""
 
 
-def normalize(text: str, language: str) -> str:
-    """NFC, nothing invisible, single ASCII spaces between words and none at the ends.
+def normalize(text: str, language: str, script: Script = "written") -> str:
+    """Cleaned text in the given script. The same answer for what it answered: nothing changes twice.
 
-    `language` is the config's (ja, zh, en, ...). All languages share these rules so far; every caller names its
-    language because readings of numerals and units will differ.
+    `language` is the config's (ja, zh, en, ...).
     """
-    composed = unicodedata.normalize("NFC", text)
-    return " ".join("".join(character for character in composed if _is_seen(character)).split())
+    return clean(text).text
 
 
 def is_speakable(text: str) -> bool:
-    """Whether there is anything to say: at least one letter or digit."""
-    return any(unicodedata.category(character)[0] in "LN" for character in text)
-
-
-def _is_seen(character: str) -> bool:
-    """White space (also the control characters that are, such as tab) stays here: `split` turns it into one space."""
-    if character.isspace():
-        return True
-    return unicodedata.category(character) not in _UNSEEN and not _is_variation_selector(character)
-
-
-def _is_variation_selector(character: str) -> bool:
-    """A choice of glyph, as for the two forms of 葛; the word is the same, the tokenizer would see another."""
-    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    """Whether there is anything to say: at least one letter or digit, sounds such as [laughter] aside."""
+    return any(unicodedata.category(character)[0] in "LN" for character in without_sounds(text))

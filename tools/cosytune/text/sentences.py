@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from cosytune.text.normal import is_speakable, normalize
+from cosytune.text.clean import clean
+from cosytune.text.normal import Script, is_speakable, normalize
 
 _LONG = 100  # characters; a quotation longer than this is cut at the sentence ends inside it
 
@@ -21,18 +22,18 @@ _BEFORE_NUMBERS = re.compile(r"(?:no|fig|ver|vol|pp|ca)", re.IGNORECASE)
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-HJ-Z]")  # of a name; "so did I." ends a sentence
 
 
-def split_sentences(text: str, language: str) -> list[str]:
-    """Normalised sentences in order; joined, they hold every speakable character of `text`. No empty pieces.
+def split_sentences(text: str, language: str, script: Script = "written") -> list[str]:
+    """Normalised sentences in order; joined, they say every speakable character of `text`. No empty pieces.
 
     Ends are 。！？ and their relatives anywhere, .!? before a space or the text's end or after Japanese or
     Chinese script, and line breaks. What stands in brackets or quotation marks stays with its sentence.
     """
     pieces: list[str] = []
     for line in text.splitlines():
-        for piece in _split_line(normalize(line, language), keep_quotations=True):
+        for piece in _split_line(clean(line).text, keep_quotations=True):
             parts = _split_line(piece, keep_quotations=False) if len(piece) > _LONG else [piece]
             pieces += parts
-    return _attach_unspeakable(pieces)
+    return [normalize(piece, language, script) for piece in _attach_unspeakable(pieces)]
 
 
 def _split_line(line: str, *, keep_quotations: bool) -> list[str]:

@@ -97,7 +97,7 @@ def _say(chosen: argparse.Namespace) -> int:
 def _words(given: str) -> str:
     from cosytune import text
 
-    if not text.split_sentences(given, "ja"):
+    if not text.is_speakable(text.clean(given).text):
         raise UserError(f"text: {given!r}: nothing to say; write at least one letter or digit", exit_status=2)
     return given
 

@@ -85,7 +85,7 @@ class Speaker:
 
     def say(self, words: str, speaker: str, language: str, seed: int, *, show_progress: bool = False) -> Speech:
         """Speak `words`; the same seed gives the same samples. Raises UserError when there is nothing to say."""
-        sentences = text.split_sentences(words, language)
+        sentences = text.split_sentences(words, language, self._family.script(language))
         if not sentences:
             raise UserError(f"text: {words!r}: nothing to say; write at least one letter or digit")
         started_s = time.monotonic()
