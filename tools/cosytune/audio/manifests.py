@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from cosytune import kaldi
 from cosytune.audio.folder import AUDIO_SUFFIXES, Folder, printable
 from cosytune.errors import UserError
-from cosytune.text import read_text
+from cosytune.text import read_encoded
+from cosytune.text.read import UTF_8
 
 _HEADERS = frozenset({"id", "file", "filename", "file_name", "audio", "audio_file", "wav", "path"})
 _KALDI_FILES = ("wav.scp", "text", "utt2spk")
@@ -36,11 +38,12 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """What one file or Kaldi directory lists; `used`: the files that say so."""
+    """What one file or Kaldi directory lists; `used`: the files that say so; `encodings`: of those not in UTF-8."""
 
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     used: set[Path] = field(default_factory=set)
+    encodings: Counter[str] = field(default_factory=Counter)
 
     def add(self, entry: Entry, shown: str) -> None:
         """List `entry`, or say that its audio (`shown`) is listed already."""
@@ -51,14 +54,14 @@ class Manifest:
             self.problems.append(f"{entry.where}: {shown} is already in {earlier}; delete one of the two lines")
 
 
-def read_manifests(folder: Folder) -> Manifest:
+def read_manifests(folder: Folder, language: str) -> Manifest:
     """All entries of all manifests below the folder."""
     everything = Manifest()
     for path in folder.files:
         if path.name == "metadata.csv":
-            part = _metadata_csv(folder, path)
+            part = _metadata_csv(folder, path, language)
         elif path.suffix.lower() == ".jsonl":
-            part = _jsonl(folder, path)
+            part = _jsonl(folder, path, language)
         elif path.name == "wav.scp":
             part = _kaldi_directory(folder, path.parent)
         else:
@@ -66,6 +69,7 @@ def read_manifests(folder: Folder) -> Manifest:
         everything.entries += part.entries
         everything.problems += part.problems
         everything.used |= part.used
+        everything.encodings += part.encodings
     return everything
 
 
@@ -75,24 +79,26 @@ def relative_name(folder: Folder, audio: Path) -> str:
     return inside.with_suffix("").as_posix()
 
 
-def _lines(folder: Folder, path: Path, manifest: Manifest) -> Iterable[tuple[str, str]]:
+def _lines(folder: Folder, path: Path, manifest: Manifest, language: str) -> Iterable[tuple[str, str]]:
     """(`file:line`, line) of every line that is not blank."""
     manifest.used.add(path)
     try:
-        content = read_text(path, folder.show(path))
+        content, encoding = read_encoded(path, folder.show(path), language)
     except UserError as mistake:
         manifest.problems += mistake.messages
         return
+    if encoding != UTF_8:
+        manifest.encodings[encoding] += 1
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
-            yield f"{folder.show(path)}:{number}", line.rstrip("\r")
+            yield f"{folder.show(path)}:{number}", line
 
 
-def _metadata_csv(folder: Folder, path: Path) -> Manifest:
+def _metadata_csv(folder: Folder, path: Path, language: str) -> Manifest:
     """LJSpeech's `id|text` or `id|text|text as read`; the third column, numbers in words, wins when it is there."""
     manifest = Manifest()
     seen: dict[str, str] = {}
-    for where, line in _lines(folder, path, manifest):
+    for where, line in _lines(folder, path, manifest, language):
         columns = [column.strip() for column in line.split("|")]
         if not seen and not manifest.problems and columns[0].lower() in _HEADERS:
             continue
@@ -131,10 +137,10 @@ def _find_clip(directory: Path, name: str) -> list[Path]:
     return []
 
 
-def _jsonl(folder: Folder, path: Path) -> Manifest:
+def _jsonl(folder: Folder, path: Path, language: str) -> Manifest:
     """One object a line with `audio` (a path, from this file's folder) and `text`; `speaker` may stand beside them."""
     manifest = Manifest()
-    for where, line in _lines(folder, path, manifest):
+    for where, line in _lines(folder, path, manifest, language):
         try:
             row = json.loads(line)
         except ValueError as failure:

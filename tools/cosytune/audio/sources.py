@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,57 +13,73 @@ from cosytune.audio.folder import TRANSCRIPT_SUFFIXES, Folder
 from cosytune.audio.manifests import Entry, read_manifests, relative_name
 from cosytune.audio.speakers import Choice, look_alikes, speaker_of
 from cosytune.errors import UserError
-from cosytune.text import normalize, read_text
-from cosytune.text.normal import is_speakable
+from cosytune.text import clean, is_speakable, normalize, read_encoded
+from cosytune.text.read import UTF_8
 
 
 @dataclass(frozen=True)
 class Source:
-    """One clip as the user gave it. `name`: its path in reports. `text`: normalised; None without a transcript."""
+    """One clip as the user gave it. `name`: its path in reports. `text`: normalised; None without a transcript.
+
+    `written`: the transcript as it was typed, only decoded; None without one.
+    """
 
     audio: Path
     name: str
     utt: str
     speaker: str
     text: str | None
+    written: str | None
 
 
 @dataclass(frozen=True)
 class Found:
-    """`unused`: files that are neither audio nor a transcript of any."""
+    """`unused`: files that are neither audio nor a transcript of any. `encodings`: of text files converted to UTF-8,
+    name -> files. `changes`: what cleaning took out of the transcripts, kind -> how often.
+    """
 
     sources: list[Source]
     problems: list[str]
     unused: list[str]
+    encodings: Counter[str]
+    changes: Counter[str]
 
 
 def find_sources(folder: Folder, speaker: str, choice: Choice, language: str) -> Found:
     """Everything in the folder, sorted by name, and all that is wrong with it as one line each."""
-    manifest = read_manifests(folder)
-    sidecars = _Sidecars(folder)
+    manifest = read_manifests(folder, language)
+    sidecars = _Sidecars(folder, language)
     besides = [entry for audio in folder.audio for entry in sidecars.of(audio)]
     problems = [*folder.problems, *manifest.problems, *sidecars.problems, *_same_stem(folder)]
-    entries, clashes = _one_each(folder, [*manifest.entries, *besides], language)
+    entries, clashes = _one_each(folder, [*manifest.entries, *besides])
     problems += clashes
     if choice == "auto" and (alike := look_alikes(folder, entries, sidecars.used)):
         problems.append(alike)
     problems += [
         f"{entry.where}: empty transcript; write what is said, or remove it together with its audio"
         for entry in entries
-        if entry.transcript is not None and not is_speakable(normalize(entry.transcript, language))
+        if entry.transcript is not None and not is_speakable(clean(entry.transcript).text)
     ]
     sources, homeless = _sources(folder, entries, speaker, choice, language)
     used = {entry.audio for entry in entries} | manifest.used | sidecars.used
-    return Found(sources, problems + homeless, [folder.name(path) for path in folder.files if path not in used])
+    return Found(
+        sources,
+        problems + homeless,
+        [folder.name(path) for path in folder.files if path not in used],
+        manifest.encodings + sidecars.encodings,
+        sum((clean(source.written).changes for source in sources if source.written is not None), Counter()),
+    )
 
 
 class _Sidecars:
     """X.txt or X.lab beside X.wav; macOS and zip files disagree on NFC and NFD, so names are compared in NFC."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, language: str) -> None:
         self.folder = folder
+        self.language = language
         self.problems: list[str] = []
         self.used: set[Path] = set()
+        self.encodings: Counter[str] = Counter()
         self._by_stem: dict[tuple[Path, str], list[Path]] = defaultdict(list)
         for path in folder.files:
             if path.suffix.lower() in TRANSCRIPT_SUFFIXES:
@@ -78,10 +94,12 @@ class _Sidecars:
         for path in exact or found:
             self.used.add(path)
             try:
-                text = read_text(path, self.folder.show(path))
+                text, encoding = read_encoded(path, self.folder.show(path), self.language)
             except UserError as mistake:
                 self.problems += mistake.messages
-                text = "unreadable"  # not empty and not missing: its encoding is the one problem to report
+                text, encoding = "unreadable", UTF_8  # not empty and not missing: the encoding is the one problem
+            if encoding != UTF_8:
+                self.encodings[encoding] += 1
             entries.append(Entry(audio, text, self.folder.show(path), name))
         return entries or [Entry(audio, None, self.folder.show(audio), name)]
 
@@ -102,7 +120,7 @@ def _same_stem(folder: Folder) -> list[str]:
     ]
 
 
-def _one_each(folder: Folder, entries: Sequence[Entry], language: str) -> tuple[list[Entry], list[str]]:
+def _one_each(folder: Folder, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """One entry per audio file: what several places say of it must be the same; a manifest's id comes first."""
     by_audio: dict[Path, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -110,7 +128,7 @@ def _one_each(folder: Folder, entries: Sequence[Entry], language: str) -> tuple[
     chosen, problems = [], []
     for audio, several in sorted(by_audio.items(), key=lambda item: folder.name(item[0])):
         said = [entry for entry in several if entry.transcript is not None]
-        texts = {normalize(entry.transcript or "", language) for entry in said}
+        texts = {clean(entry.transcript or "").text for entry in said}
         if len(texts) > 1:
             places = " and ".join(entry.where for entry in said)
             problems.append(f"{folder.show(audio)}: two different transcripts, {places}; keep one of them")
@@ -142,6 +160,7 @@ def _sources(
             utt,
             known[speaker],
             None if entry.transcript is None else normalize(entry.transcript, language),
+            entry.transcript,
         )
         for (entry, speaker), file, utt in zip(owned, files, utts, strict=True)
     ]
