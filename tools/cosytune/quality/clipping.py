@@ -1,0 +1,69 @@
+"""A recording as it was given -> which of its samples stand in the flat tops that clipping leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Block = NDArray[np.float32]
+Frames = NDArray[np.int64]
+
+_NEAR = 0.02  # a flat top lies at the recording's own peak: dither and a filter moved it by no more than this share
+_STEP = 2.0**-14  # two steps of 16 bits: samples that differ by less are equal
+_CORNER = 4  # a smooth top falls by at most this many steps beside its two highest samples; a clipped one by more
+
+
+def clipped_samples(block: Block, full_scale_peak: float) -> Frames:
+    """Frames of `block` (float32 [frames, channels], full scale = 1) that are part of a flat top in any channel.
+
+    `full_scale_peak`: the largest absolute sample of the whole recording, whatever its scale: a recording that was
+    clipped and turned down later is flat at its own peak, a float recording beyond 1.0 is not clipped. A flat top is
+    two or more equal samples in a row with a corner beside them: the top of a slow sine is flat too, but round.
+    """
+    if full_scale_peak <= 0 or len(block) < 3:
+        return np.zeros(0, np.int64)
+    found = [_flat_tops(channel, full_scale_peak) for channel in block.T]
+    return np.unique(np.concatenate(found))
+
+
+class FlatTops:
+    """`clipped_samples` for a stream: blocks in order -> frames of the recording, though its peak comes late.
+
+    Memory: what stands at the highest peak so far, no more.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0.0
+        self._frames: Frames = np.zeros(0, np.int64)
+        self._heights: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._read = 0
+
+    def add(self, block: Block) -> None:
+        """The next block, float32 [frames, channels]. A flat top across the border of two blocks may lose a sample."""
+        height = np.max(np.abs(block), axis=1, initial=0.0)
+        self.peak = max(self.peak, float(np.max(height, initial=0.0)))
+        found = clipped_samples(block, self.peak)
+        frames = np.concatenate([self._frames, found + self._read])
+        heights = np.concatenate([self._heights, height[found]])
+        still = heights >= self.peak * (1 - _NEAR)
+        self._frames, self._heights = frames[still], heights[still]
+        self._read += len(block)
+
+    def frames(self) -> Frames:
+        """Frames of the recording that are clipped, ascending."""
+        return self._frames
+
+
+def _flat_tops(channel: NDArray[np.float32], peak: float) -> Frames:
+    """Only what lies near the peak is looked at, which is little: a whole channel costs one comparison."""
+    near = np.flatnonzero(np.abs(channel) >= peak * (1 - _NEAR))
+    if len(near) < 2:
+        return np.zeros(0, np.int64)
+    values = channel[near]
+    same = (np.diff(near) == 1) & (np.abs(np.diff(values)) <= _STEP)
+    first = np.concatenate([[0], np.flatnonzero(~same) + 1])
+    last = np.concatenate([first[1:], [len(near)]]) - 1
+    before = np.abs(channel[near[first]]) - np.abs(channel[np.maximum(near[first] - 1, 0)])
+    after = np.abs(channel[near[last]]) - np.abs(channel[np.minimum(near[last] + 1, len(channel) - 1)])
+    run = np.arange(len(first))[(last > first) & (np.maximum(before, after) > _CORNER * _STEP)]
+    return np.concatenate([near[first[i] : last[i] + 1] for i in run] or [np.zeros(0, np.int64)]).astype(np.int64)
