@@ -51,7 +51,7 @@ class SegmentConfig(Section):
 class GatesConfig(Section):
     """What a clip must be like; outside these it goes to quarantine. null switches a gate off."""
 
-    max_clipped_share: Annotated[float, Field(ge=0, le=1)] | None = 0.001
+    max_clipped_share: Annotated[float, Field(ge=0, le=1)] | None = 0.0015
     """Share of the samples that stand at full scale two or more in a row, in the recording as it was given."""
     min_loudness_lufs: float | None = -55.0
     min_snr_db: float | None = 12.0
@@ -61,15 +61,15 @@ class GatesConfig(Section):
     """Up to where there is sound: a telephone recording ends below 4 kHz, however it was up-sampled."""
     max_dc_offset: Annotated[float, Field(ge=0, le=1)] | None = 0.05
     """Mean of the samples, full scale = 1. A smaller one is removed and no harm."""
-    max_edge_level_db: float | None = -3.0
-    """Level of the first and last 20 ms against the level of the speech: higher, and a word is cut off."""
+    max_edge_level_db: float | None = -13.0
+    """Level of the first and last 10 ms against the level of the speech: higher, and a word is cut off."""
     min_voice_similarity: Annotated[float, Field(ge=-1, le=1)] | None = 0.7
     """Cosine between the voice of the clip and the centre of the speaker's clips."""
-    near_duplicate_similarity: Annotated[float, Field(ge=0, le=1)] | None = 0.98
+    near_duplicate_similarity: Annotated[float, Field(ge=0, le=1)] | None = 0.95
     """Likeness of two clips' spectra over time from which one of them is enough."""
     max_cer: Annotated[float, Field(ge=0)] | None = 0.4
     """Character error rate between the transcript and what Whisper hears, where that is known."""
-    max_rate_deviation: Positive | None = 5.0
+    max_rate_deviation: Positive | None = 4.0
     """Spoken letters per second: distance from the speaker's median in robust standard deviations."""
 
 

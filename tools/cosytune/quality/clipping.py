@@ -20,7 +20,7 @@ def clipped_samples(block: Block, full_scale_peak: float) -> Frames:
     clipped and turned down later is flat at its own peak, a float recording beyond 1.0 is not clipped. A flat top is
     two or more equal samples in a row with a corner beside them: the top of a slow sine is flat too, but round.
     """
-    if full_scale_peak <= 0 or len(block) < 3:
+    if len(block) < 3 or _peak(block) <= full_scale_peak * (1 - _NEAR):
         return np.zeros(0, np.int64)
     found = [_flat_tops(channel, full_scale_peak) for channel in block.T]
     return np.unique(np.concatenate(found))
@@ -40,11 +40,10 @@ class FlatTops:
 
     def add(self, block: Block) -> None:
         """The next block, float32 [frames, channels]. A flat top across the border of two blocks may lose a sample."""
-        height = np.max(np.abs(block), axis=1, initial=0.0)
-        self.peak = max(self.peak, float(np.max(height, initial=0.0)))
+        self.peak = max(self.peak, _peak(block))
         found = clipped_samples(block, self.peak)
         frames = np.concatenate([self._frames, found + self._read])
-        heights = np.concatenate([self._heights, height[found]])
+        heights = np.concatenate([self._heights, np.abs(block[found]).max(axis=1, initial=0.0)])
         still = heights >= self.peak * (1 - _NEAR)
         self._frames, self._heights = frames[still], heights[still]
         self._read += len(block)
@@ -52,6 +51,10 @@ class FlatTops:
     def frames(self) -> Frames:
         """Frames of the recording that are clipped, ascending."""
         return self._frames
+
+
+def _peak(block: Block) -> float:
+    return max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
 
 
 def _flat_tops(channel: NDArray[np.float32], peak: float) -> Frames:

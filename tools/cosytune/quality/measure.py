@@ -22,7 +22,8 @@ _NOISE_PERCENTILE = 5  # speech pauses for more than this share of the time, if 
 _BESIDE_S = 0.3  # how far from speech the noise is measured: silence that was added says nothing of it
 _AUDIBLE_DB = -55.0  # of the loudest band; speech up to 8 kHz stays above -45, what resampling leaves is below -70
 _SMOOTH_HZ = 200.0
-_EDGE_S = 0.03  # the loudest 20 ms in this much at each end: a fade of 10 ms does not hide a cut
+_EDGE_S = 0.01  # a sound that begins by itself is still below -15 dB after so long, even where a clip is cut tight
+_PAUSES_S, _LONG_S = 0.1, 3.0  # the noise of a clip with fewer pauses than that and less speech cannot be told
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,19 @@ def measure(
     power = _frame_power(samples, rate_hz)
     spoken = _frames_in(speech, len(power))
     spoken_s = sum(span.duration_s for span in speech)
-    start_db, end_db = _edges_db(samples, rate_hz, power[spoken])
+    level = float(np.mean(power[spoken])) if spoken.any() else 0.0
+    noise = _noise(power, spoken, speech)
     return Measured(
         duration_s=duration_s,
         peak_dbfs=original.peak_dbfs,
         clipped_share=original.clipped_share,
         loudness_lufs=loudness_lufs if loudness_lufs is not None else _lufs(samples, rate_hz),
-        snr_db=_snr_db(power, spoken, speech),
+        snr_db=None if noise is None else max(-20.0, _db(level - noise) - _db(noise)),
         silence_share=min(1.0, max(0.0, 1 - spoken_s / duration_s)) if duration_s else 1.0,
         bandwidth_hz=_bandwidth_hz(samples, rate_hz, speech),
         dc_offset=original.dc_offset,
-        start_level_db=start_db,
-        end_level_db=end_db,
+        start_level_db=_edge_db(samples[: round(_EDGE_S * rate_hz)], level, noise),
+        end_level_db=_edge_db(samples[-round(_EDGE_S * rate_hz) :], level, noise),
     )
 
 
@@ -113,37 +115,26 @@ def _frames_in(spans: Sequence[Span], count: int) -> NDArray[np.bool_]:
     return inside
 
 
-def _snr_db(power: Power, spoken: NDArray[np.bool_], speech: Sequence[Span]) -> float | None:
-    """Level of the speech without the noise under it, against the level of the quietest frames among it and near it.
+def _noise(power: Power, spoken: NDArray[np.bool_], speech: Sequence[Span]) -> float | None:
+    """Mean square of the quietest frames among the speech and near it.
 
-    A clip that is cut tight has no pauses, so the quietest frames of the speech count too: they can only make the
-    figure too low, and by little, since lips close and breath is drawn every second.
+    A long clip that is cut tight may have no pauses, so the quietest frames of the speech count too: they can only
+    make the noise too high, and by little, since lips close and breath is drawn every second.
     """
     around = [Span(span.start_s - _BESIDE_S, span.end_s + _BESIDE_S) for span in speech]
     near = power[_frames_in(around, len(power))]
     recorded = near[near > 10 ** (_SILENT_DB / 10)]
-    if not spoken.any() or len(recorded) * _FRAME_S < 0.3:
+    spoken_s, pauses_s = _FRAME_S * int(spoken.sum()), _FRAME_S * (len(recorded) - int(spoken.sum()))
+    if not spoken_s or not len(recorded) or (pauses_s < _PAUSES_S and spoken_s < _LONG_S):
         return None
-    noise = float(np.percentile(recorded, _NOISE_PERCENTILE))
-    return max(-20.0, _db(float(np.mean(power[spoken])) - noise) - _db(noise))
+    return float(np.percentile(recorded, _NOISE_PERCENTILE))
 
 
-def _edges_db(samples: Samples, rate_hz: int, spoken: Power) -> tuple[float | None, float | None]:
-    """Level of the first and of the last 20 ms against the speech's."""
-    count = round(_EDGE_S * rate_hz)
-    level = float(np.mean(spoken)) if len(spoken) else 0.0
-    if level <= 0 or len(samples) < 2 * count:
-        return None, None
-    ends = (samples[:count], samples[-count:])
-    start, end = (max(-99.0, _db(float(_loudest(one, rate_hz))) - _db(level)) for one in ends)
-    return start, end
-
-
-def _loudest(samples: Samples, rate_hz: int) -> float:
-    """The largest mean square of any 20 ms."""
-    size = round(_FRAME_S * rate_hz)
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples - np.mean(samples), dtype=np.float64))])
-    return float(np.max(energy[size:] - energy[:-size]) / size)
+def _edge_db(edge: Samples, level: float, noise: float | None) -> float | None:
+    """Level of the first or last 10 ms without the noise, against the speech's `level`."""
+    if level <= 0:
+        return None
+    return max(-99.0, _db(float(np.var(edge, dtype=np.float64)) - (noise or 0.0)) - _db(level))
 
 
 def _bandwidth_hz(samples: Samples, rate_hz: int, speech: Sequence[Span]) -> float | None:
