@@ -28,6 +28,8 @@ class Probe:
 
     decoder: Literal["libsndfile", "ffmpeg"]
     duration_s: float
+    rate_hz: int
+    channels: int
 
 
 def probe(audio: Path) -> Probe | Broken:
@@ -45,7 +47,7 @@ def probe(audio: Path) -> Probe | Broken:
         return _ask_ffmpeg(audio)
     if info.frames <= 0:
         return Broken("it holds no samples; record or export it again")
-    return Probe("libsndfile", info.frames / info.samplerate)
+    return Probe("libsndfile", info.frames / info.samplerate, info.samplerate, info.channels)
 
 
 def _mistaken(audio: Path) -> str | None:
@@ -83,12 +85,14 @@ def _data_chunk_bytes(stream: BinaryIO) -> int:
 
 
 def _ask_ffmpeg(audio: Path) -> Probe | Broken:
-    command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries", "stream=duration:format=duration"]
+    command = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_entries"]
+    command += ["stream=duration,sample_rate,channels:format=duration"]
     done = subprocess.run([*command, "-of", "json", f"file:{audio}"], capture_output=True, stdin=subprocess.DEVNULL)
     try:
         said = json.loads(done.stdout)
         stream = said["streams"][0]
-        return Probe("ffmpeg", float(stream.get("duration") or said["format"]["duration"]))
+        duration_s = float(stream.get("duration") or said["format"]["duration"])
+        return Probe("ffmpeg", duration_s, int(stream["sample_rate"]), int(stream["channels"]))
     except (ValueError, LookupError):
         why = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1].rsplit(": ", 1)[-1]
         return Broken(f"not readable as audio ({printable(why) or 'no audio stream'}); export it again as wav")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cosytune.audio.batch import _in_parallel
 from cosytune.errors import UserError
 from cosytune.layout import ROOT
+from cosytune.parallel import Workers
 
 
 def _die(_: int) -> None:
@@ -42,17 +42,23 @@ def _wait_until(condition: Callable[[], object], what: str) -> None:
     raise AssertionError(what)
 
 
-def test_results_come_in_order() -> None:
-    assert _in_parallel(abs, list(range(-20, 20)), "testing") == [abs(number) for number in range(-20, 20)]
+def test_results_come_in_order_as_they_are_asked_for() -> None:
+    with Workers(2) as workers:
+        assert list(workers.map(abs, list(range(-20, 20)), "testing", "number")) == [abs(n) for n in range(-20, 20)]
+        assert next(workers.map(abs, [-1] * 10_000, "testing", "number")) == 1
+        assert list(workers.map(abs, [], "testing", "number")) == []
 
 
 def test_a_killed_worker_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(UserError, match="worker processes was killed, most likely for lack of memory"):
-        _in_parallel(_die, [1, 2, 3], "testing")
+    with pytest.raises(UserError, match="worker processes was killed, most likely for lack of memory"), Workers(2) as it:
+        list(it.map(_die, [1, 2, 3], "testing", "number"))
 
 
 def test_workers_go_when_the_stage_is_killed() -> None:
-    code = "import time; from cosytune.audio.batch import _in_parallel; _in_parallel(time.sleep, [60, 60], 'testing')"
+    code = (
+        "import time; from cosytune.parallel import Workers\n"
+        "with Workers(2) as workers: list(workers.map(time.sleep, [60, 60], 'testing', 'nap'))"
+    )
     stage = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},

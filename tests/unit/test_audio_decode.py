@@ -11,20 +11,44 @@ import numpy as np
 import pytest
 import soundfile
 
-from cosytune.audio import loudness
-from cosytune.audio.convert import Clip, Silent, convert
+from cosytune.audio.clip import Clip, write_clip
+from cosytune.audio.decode import Silent, decode
 from cosytune.audio.probe import Broken, Probe, probe
+from cosytune.audio.span import Span
+from cosytune.audio.track import Track
 from cosytune.layout import ROOT
 from cosytune.schema import AudioConfig
-from recordings import tone, write_audio
+from recordings import speech, write_audio
 
 SETTINGS = AudioConfig()
 
 
-def run(source: Path, destination: Path, settings: AudioConfig = SETTINGS) -> Clip | Silent | Broken:
+def tone(seconds: float = 1.5, rate_hz: int = 24000, hz: float = 220.0, level: float = 0.3) -> np.ndarray:
+    """A swelling tone, float64 [n]: what comes out of it can be computed."""
+    time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+    return level * np.sin(2 * np.pi * hz * time_s) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time_s))
+
+
+def take(source: Path) -> Track | Silent | Broken:
     found = probe(source)
     assert isinstance(found, Probe)
-    return convert(source, found, destination, settings)
+    return decode(source, found, source.parent / "track.f32", SETTINGS.sample_rate_hz)
+
+
+def track(source: Path) -> Track:
+    made = take(source)
+    assert isinstance(made, Track)
+    return made
+
+
+def samples_of(made: Track) -> np.ndarray:
+    return made.read(Span(0, made.duration_s))
+
+
+def run(source: Path, destination: Path, settings: AudioConfig = SETTINGS) -> Clip | Silent | Broken | None:
+    """A whole recording as one clip."""
+    made = take(source)
+    return write_clip(samples_of(made), destination, settings) if isinstance(made, Track) else made
 
 
 def ffmpeg_lufs(path: Path) -> float:
@@ -82,11 +106,61 @@ def test_samples_beyond_full_scale_are_not_clipped(tmp_path: Path) -> None:
 
 def test_a_dead_channel_does_not_halve_the_living_one(tmp_path: Path) -> None:
     stereo = np.stack([tone(2.0), np.zeros(48000)], axis=1)
-    assert np.array_equal(loudness.mix_to_mono(stereo), tone(2.0))
+    made = track(write_audio(tmp_path / "dead.wav", stereo, subtype="FLOAT"))
+    assert (made.channels, made.channels_used) == (2, 1)
+    assert samples_of(made) == pytest.approx(tone(2.0), abs=1e-5)
+    hiss = np.random.default_rng(0).normal(0, 1e-3, 48000)
+    made = track(write_audio(tmp_path / "hiss.wav", np.stack([hiss, tone(2.0)], axis=1), subtype="FLOAT"))
+    assert samples_of(made) == pytest.approx(tone(2.0), abs=1e-5)
+
+
+def test_living_channels_are_averaged(tmp_path: Path) -> None:
     both = np.stack([tone(2.0), tone(2.0) * 0.5], axis=1)
-    assert loudness.mix_to_mono(both) == pytest.approx(tone(2.0) * 0.75)
-    assert isinstance(run(write_audio(tmp_path / "a.wav", stereo), tmp_path / "out.wav"), Clip)
-    assert soundfile.info(tmp_path / "out.wav").channels == 1
+    made = track(write_audio(tmp_path / "a.wav", both, subtype="FLOAT"))
+    assert made.channels_used == 2
+    assert samples_of(made) == pytest.approx(tone(2.0) * 0.75, abs=1e-5)
+
+
+def test_channels_of_opposite_phase_do_not_cancel_each_other(tmp_path: Path) -> None:
+    made = track(write_audio(tmp_path / "a.wav", np.stack([tone(2.0), -tone(2.0) * 0.9], axis=1), subtype="FLOAT"))
+    assert samples_of(made) == pytest.approx(tone(2.0), abs=1e-5)
+
+
+def test_an_offset_is_measured_and_taken_out(tmp_path: Path) -> None:
+    made = track(write_audio(tmp_path / "a.wav", tone(2.0, level=0.2) + 0.1, subtype="FLOAT"))
+    assert made.dc_offset == pytest.approx(0.1, abs=1e-3)
+    assert samples_of(made).mean() == pytest.approx(0, abs=1e-4)
+    assert isinstance(take(write_audio(tmp_path / "b.wav", np.full(48000, 0.1), subtype="FLOAT")), Silent)
+
+
+def test_clipping_is_found_where_it_is(tmp_path: Path) -> None:
+    """Loud for the second of three seconds."""
+    samples = speech(3.0, 44100, level=0.4)
+    samples[44100:88200] = np.clip(samples[44100:88200] * 20, -0.9, 0.9)
+    made = track(write_audio(tmp_path / "a.wav", samples, 44100))
+    shares = [made.original(Span(start, start + 1.0)).clipped_share for start in (0.0, 1.0, 2.0)]
+    assert shares[1] > 0.01
+    assert shares[0] == shares[2] == 0
+
+
+def test_a_long_recording_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    """Twenty minutes of stereo at 48 kHz are 460 MB as float32."""
+    block = np.stack([speech(10.0, 48000), speech(10.0, 48000, take=1)], axis=1)
+    with soundfile.SoundFile(tmp_path / "a.wav", "w", 48000, 2, "PCM_16") as sound:
+        for _ in range(120):
+            sound.write(block)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from cosytune.audio.decode import *; from cosytune.audio.probe import *\n"
+        "source = Path(sys.argv[1]); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "track = decode(source, probe(source), source.with_suffix('.f32'), 24000)\n"
+        "print(track.duration_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    command = [sys.executable, "-c", code, str(tmp_path / "a.wav")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert float(said[0]) == pytest.approx(1200, abs=0.01)
+    assert int(said[1]) < 150_000  # kB
 
 
 @pytest.mark.parametrize("level", [0.0, 0.0005])
@@ -141,17 +215,21 @@ def test_a_wav_from_a_pipe_has_no_length_and_is_whole(tmp_path: Path) -> None:
     assert found.duration_s == pytest.approx(2.0, abs=0.01)
 
 
-def test_a_clip_that_does_not_fit_on_the_disk_is_never_taken_for_written(tmp_path: Path) -> None:
+def test_a_track_that_does_not_fit_on_the_disk_is_never_taken_for_written(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: sox itself ends with status 0 on it."""
     source = write_audio(tmp_path / "a.wav", tone(2.0))
-    code = (
-        "import resource; from pathlib import Path\n"
-        "from cosytune.audio.convert import *; from cosytune.audio.probe import *\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        f"source, target = Path({str(source)!r}), Path({str(tmp_path / 'out.wav')!r})\n"
-        "convert(source, probe(source), target, AudioConfig())"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "File too large" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    for limit, name in ((20_000, "track"), (100_000, "clip")):
+        code = (
+            "import resource; from pathlib import Path\n"
+            "from cosytune.audio.clip import *; from cosytune.audio.decode import *; from cosytune.audio.probe import *\n"
+            "from cosytune.audio.span import Span\n"
+            f"source = Path({str(source)!r})\n"
+            + (f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n" if name == "track" else "")
+            + "track = decode(source, probe(source), source.with_suffix('.f32'), 24000)\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit // 2}, {limit // 2}))\n"
+            "write_clip(track.read(Span(0, 2)), source.with_name('out.wav'), AudioConfig())"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert "File too large" in done.stderr, name
+        assert not (tmp_path / "out.wav").exists()
