@@ -1,0 +1,99 @@
+"""Seeds -> a Whisper and a wav2vec 2.0 directory of a few MB with random weights, in the published models' formats.
+
+They run through the code that runs the real ones. What they hear is nonsense, but made of whole Japanese characters or
+English words, different for different sounds, and the same every time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+WORDS = ["あ", "い", "う", "お", "か", "こ", "は", "日", "本", "。", " the", " you", " time", "!"]
+"""What the tiny Whisper can say: one token each of Whisper's own vocabulary."""
+LONGEST = 16
+"""Tokens of a text, the four of the prompt among them."""
+CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'", *"あいうえおかこはのにちんわ日本今"]
+"""The vocabulary of the tiny wav2vec 2.0; as in the published ones `|` is the space and <pad> the blank."""
+
+
+def make_whisper(directory: Path, seed: int = 0) -> Path:
+    """A faster-whisper directory (CTranslate2): 80 mel bands, 12 tokens at most, Whisper's 99 languages."""
+    import torch
+    from ctranslate2.converters.transformers import WhisperLoader
+    from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizerFast
+
+    torch.manual_seed(seed)
+    directory.mkdir(parents=True)
+    tokenizer = _tokenizer()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    ids = {word: tokenizer.token_to_id(word) for word in ("<|endoftext|>", "<|startoftranscript|>", "<|ja|>", "<|en|>")}
+    config = WhisperConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, init_std=0.5,
+        eos_token_id=ids["<|endoftext|>"], decoder_start_token_id=ids["<|startoftranscript|>"],
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config.update(suppress_tokens=[], begin_suppress_tokens=[ids["<|endoftext|>"]])
+    languages = [tokenizer.token_to_id(f"<|{code}|>") for code in _language_codes()]
+    model.generation_config.lang_to_id = {f"<|{c}|>": i for c, i in zip(_language_codes(), languages, strict=True)}
+    spoken = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in WORDS]
+    loud = [*spoken, *ids.values()]
+    with torch.no_grad():
+        weight = model.model.decoder.embed_tokens.weight
+        quiet = torch.ones(len(weight), dtype=torch.bool)
+        quiet[loud] = False
+        weight[quiet] = 0.0  # logit 0, and something among the others is always above: nothing else is ever said
+        positions = model.model.decoder.embed_positions.weight
+        positions[LONGEST:] = 100.0 * weight[ids["<|endoftext|>"]]  # drowns everything else: the text ends here
+        # CTranslate2's own converter passes `dtype`, which transformers knows only from 4.56 on
+        spec = WhisperLoader()(model, WhisperTokenizerFast(tokenizer_object=tokenizer))
+    spec.validate()
+    spec.optimize()
+    spec.save(str(directory))
+    (directory / "preprocessor_config.json").write_text('{"feature_size": 80}', encoding="utf-8")
+    return directory
+
+
+def make_aligner(directory: Path, seed: int = 0) -> Path:
+    """A transformers directory of a Wav2Vec2ForCTC over CHARACTERS: 50 frames/s of 16 kHz sound."""
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
+
+    torch.manual_seed(seed)
+    directory.mkdir(parents=True)
+    config = Wav2Vec2Config(
+        vocab_size=len(CHARACTERS), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        conv_dim=(16,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, feat_extract_norm="layer",
+        do_stable_layer_norm=True, initializer_range=0.5, pad_token_id=0,
+    )  # fmt: skip
+    Wav2Vec2ForCTC(config).save_pretrained(directory)
+    _write(directory / "vocab.json", {character: index for index, character in enumerate(CHARACTERS)})
+    _write(directory / "tokenizer_config.json", {"tokenizer_class": "Wav2Vec2CTCTokenizer", "pad_token": "<pad>"})
+    _write(directory / "preprocessor_config.json", {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "sampling_rate": 16000,
+        "padding_value": 0.0, "do_normalize": True, "return_attention_mask": True,
+    })  # fmt: skip
+    return directory
+
+
+def _tokenizer() -> Any:
+    """Whisper's multilingual tokenizer, out of openai-whisper's own vocabulary, as the Hub's tokenizer.json has it."""
+    import whisper.tokenizer
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    encoding = whisper.tokenizer.get_encoding("multilingual")
+    vocabulary = Path(whisper.tokenizer.__file__).parent / "assets" / "multilingual.tiktoken"
+    special = sorted(encoding._special_tokens, key=encoding._special_tokens.__getitem__)
+    return TikTokenConverter(str(vocabulary), encoding._pat_str, additional_special_tokens=special).converted()
+
+
+def _language_codes() -> list[str]:
+    from whisper.tokenizer import LANGUAGES
+
+    return list(LANGUAGES)[:99]
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
