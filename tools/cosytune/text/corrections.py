@@ -60,15 +60,20 @@ def read_former(text: Path, report: Mapping[str, Any], wanted: Iterable[Written]
     """What the last run wrote (its `report`) and the user made of it (`text`, data/all/text), by source.
 
     Clips are known by their source, since ids may change when files are added. Without a report, a line that differs
-    from its source's transcript counts as corrected.
+    from its source's transcript counts as corrected. All is normalised as today, so that a new normaliser is no
+    correction.
     """
+
+    def as_today(utt: str, source: str, source_text: str, line: str) -> Written:
+        return Written(utt, source, normalize(source_text, language), normalize(line, language))
+
     lines = _read_lines(text, {clip["utt"] for clip in report.get("clips", [])}, language)
     if not report:
-        return {one.source: Written(one.utt, one.source, one.source_text, lines.get(one.utt, "")) for one in wanted}
-    former = {one["source"]: Written(**one) for one in report["set_aside_corrections"]}
+        return {one.source: as_today(one.utt, one.source, one.source_text, lines.get(one.utt, "")) for one in wanted}
+    former = {one["source"]: as_today(**one) for one in report["set_aside_corrections"]}
     for clip in report["clips"]:
         line = lines.get(clip["utt"], "")
-        former[clip["source"]] = Written(clip["utt"], clip["source"], clip["source_text"], line)
+        former[clip["source"]] = as_today(clip["utt"], clip["source"], clip["source_text"], line)
     return former
 
 
@@ -86,4 +91,4 @@ def _read_lines(path: Path, known: set[str], language: str) -> dict[str, str]:
             problems.append(f"{place}: '{utt}' says nothing; write what is said, or delete the line")
     if problems:
         raise UserError(*problems)
-    return {utt: normalize(line.value, language) for utt, line in table.lines.items()}
+    return {utt: line.value for utt, line in table.lines.items()}
