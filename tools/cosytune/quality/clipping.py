@@ -10,7 +10,8 @@ Frames = NDArray[np.int64]
 
 _NEAR = 0.02  # a flat top lies at the recording's own peak: dither and a filter moved it by no more than this share
 _STEP = 2.0**-14  # two steps of 16 bits: samples that differ by less are equal
-_CORNER = 4  # a smooth top falls by at most this many steps beside its two highest samples; a clipped one by more
+_CORNER = 4  # a round top that is flat for three samples falls by at most this many steps beside them
+_BEND = 1.5  # a round top whose peak lies between two equal samples falls by d, then by 2 d; a clipped one evenly
 
 
 def clipped_samples(block: Block, full_scale_peak: float) -> Frames:
@@ -66,7 +67,14 @@ def _flat_tops(channel: NDArray[np.float32], peak: float) -> Frames:
     same = (np.diff(near) == 1) & (np.abs(np.diff(values)) <= _STEP)
     first = np.concatenate([[0], np.flatnonzero(~same) + 1])
     last = np.concatenate([first[1:], [len(near)]]) - 1
-    before = np.abs(channel[near[first]]) - np.abs(channel[np.maximum(near[first] - 1, 0)])
-    after = np.abs(channel[near[last]]) - np.abs(channel[np.minimum(near[last] + 1, len(channel) - 1)])
-    run = np.arange(len(first))[(last > first) & (np.maximum(before, after) > _CORNER * _STEP)]
+    height = np.abs(channel)
+    corner = _corner(height, near[first], -1, last - first) | _corner(height, near[last], 1, last - first)
+    run = np.flatnonzero((last > first) & corner)
     return np.concatenate([near[first[i] : last[i] + 1] for i in run] or [np.zeros(0, np.int64)]).astype(np.int64)
+
+
+def _corner(height: NDArray[np.float32], ends: Frames, step: int, steps: Frames) -> NDArray[np.bool_]:
+    """Whether the wave comes straight into the ends of flat tops, instead of bending towards them."""
+    outside, further = (height[np.clip(ends + k * step, 0, len(height) - 1)] for k in (1, 2))
+    fall, next_fall = height[ends] - outside, outside - further
+    return (fall > _CORNER * _STEP) & ((steps > 1) | (next_fall < _BEND * fall))

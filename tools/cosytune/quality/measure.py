@@ -123,6 +123,7 @@ def _spectra(samples: Samples, rate_hz: int, speech: Sequence[Span]) -> Power:
     size = round(_SPECTRUM_S * rate_hz)
     frames = samples[: len(samples) // size * size].reshape(-1, size)
     spoken = frames[_frames_in(speech, len(frames), _SPECTRUM_S)].astype(np.float32)
+    spoken -= spoken.mean(axis=1, keepdims=True)
     window = np.hanning(size).astype(np.float32)
     scale = 2 / (size * float(np.sum(window**2)))
     power: Power = scale * np.square(np.abs(scipy.fft.rfft(spoken * window, axis=1)), dtype=np.float64)
@@ -161,6 +162,6 @@ def _bandwidth_hz(spectra: Power) -> float | None:
     if not len(spectra):
         return None
     width = round(_SMOOTH_HZ * _SPECTRUM_S)
-    smooth = np.convolve(np.mean(spectra, axis=0)[1:], np.ones(width) / width, "same")  # without the offset
+    smooth = np.convolve(np.mean(spectra, axis=0)[1:], np.ones(width) / width, "same")
     audible = np.flatnonzero(smooth > np.max(smooth) * 10 ** (_AUDIBLE_DB / 10))
     return float((audible[-1] + 1) / _SPECTRUM_S) if len(audible) else None
