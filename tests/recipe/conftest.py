@@ -1,17 +1,27 @@
-"""One run of the demo, shared by every recipe test: a copy of egs/demo whose name has a space and Japanese letters."""
+"""Shared by the recipe tests: one run of the demo, whose name has a space and Japanese letters, and a real browser."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 from cosytune.layout import ROOT, Layout
+
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"),
+    "--autoplay-policy=no-user-gesture-required",
+)
+PROGRAMS = ("chromium", "chromedriver")
 
 
 @dataclass(frozen=True)
@@ -50,3 +60,36 @@ def demo(shared_tmp: Path) -> Run:
             assert run.returncode == 0, run.stdout
             log.write_text(run.stdout)
     return Run(Layout(recipe), log.read_text())
+
+
+@pytest.fixture(scope="session")
+def chromium(shared_tmp: Path) -> tuple[str, str]:
+    """Paths of the browser and its driver; Debian's packages are installed when that is allowed."""
+    with FileLock(shared_tmp / "chromium.lock"):
+        if any(shutil.which(program) is None for program in PROGRAMS):
+            if os.geteuid() != 0 or shutil.which("apt-get") is None:
+                pytest.skip("no chromium and chromedriver, and no right to install them with apt-get")
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium", "chromium-driver"]):
+                done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True)
+                if done.returncode:
+                    pytest.skip(f"apt-get {command[0]} failed: {done.stderr.strip()[-200:]}")
+    paths = [shutil.which(program) for program in PROGRAMS]
+    assert paths[0] and paths[1]
+    return paths[0], paths[1]
+
+
+@pytest.fixture
+def browser(chromium: tuple[str, str], tmp_path: Path) -> Iterator[webdriver.Chrome]:
+    """Chromium, headless, with a fresh profile and no way out."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium[0]
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromium[1]))
+    driver.set_script_timeout(30)
+    driver.get("about:blank")
+    driver.get_log("performance")  # forget what the browser's own start page asked for
+    yield driver
+    driver.quit()
