@@ -87,6 +87,7 @@ def save(layout: Layout, decisions: Decisions) -> None:
     files.write_json(path(layout), {"version": VERSION, "clips": clips})
 
 
+_BREAKS = frozenset("\n\r\t\0")  # what a line of data/all/text cannot hold
 _REMEDY = "mend it by hand, or move it away and decide again in the review page"
 
 
@@ -97,7 +98,7 @@ def _problem(source: str, one: Any) -> str | None:
     if one.get("decision") not in ("keep", "drop", None):
         return f'\'{source}\': decision {one["decision"]!r}; write "keep", "drop" or null'
     text = one.get("text")
-    if text is not None and not (isinstance(text, str) and text.strip() and text.isprintable()):
+    if text is not None and not (isinstance(text, str) and text.strip() and not _BREAKS & set(text)):
         return f"'{source}': text {text!r}; write one line of text, or null"
     if any(not isinstance(one.get(key, ""), str) for key in ("utt", "at")):
         return f"'{source}': utt and at are strings; delete the entry and decide again in the review page"
