@@ -17,7 +17,7 @@ from cosytune import kaldi
 from cosytune.errors import UserError
 from cosytune.layout import ROOT, Layout
 from cosytune.text import NORMALIZER
-from recordings import make_recipe, run_prepare, run_stage_0, texts, tone, write_audio, write_clip
+from recordings import make_recipe, run_prepare, run_stage_0, speech, texts, write_audio, write_clip
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_every_form_in_one_folder(layout: Layout) -> None:
 
 def test_drops_are_counted_with_reason_value_and_threshold(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seconds in (("short", 0.9), ("just", 1.0), ("limit", 2.0), ("long", 2.1)):
-        write_clip(layout.audio / f"{name}.wav", samples=tone(seconds))
+        write_clip(layout.audio / f"{name}.wav", samples=speech(seconds))
     write_clip(layout.audio / "silence.wav", samples=np.zeros(36000))
-    write_clip(layout.audio / "quiet.wav", samples=tone(level=0.004))
+    write_clip(layout.audio / "quiet.wav", samples=speech(level=0.004))
     report = run_prepare(layout, "audio.max_duration_s=2.0")
     assert sorted(texts(layout)) == ["mine-just", "mine-limit", "mine-quiet"]
     assert report["dropped"] == {"silent": 1, "too_long": 1, "too_short": 1}
@@ -126,7 +126,7 @@ def test_strange_names_become_ids_and_no_command_runs(tmp_path: Path, monkeypatc
     layout = make_recipe(tmp_path, "私の 声's")
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(STRANGE):
-        write_clip(layout.audio / name / f"{name}.wav", f"文{number}。", samples=tone(1.2, hz=200 + number))
+        write_clip(layout.audio / name / f"{name}.wav", f"文{number}。", samples=speech(1.2, take=number))
     run_prepare(layout)
     read = kaldi.read(layout.data_all)
     assert len(read.utterances) == len(STRANGE)
@@ -147,10 +147,10 @@ def test_two_sources_of_one_id_are_told_apart_the_same_way_every_time(layout: La
     write_clip(layout.audio / "a b.wav", "一。")
     run_prepare(layout)
     assert texts(layout) == {"mine-a_b": "一。"}
-    write_clip(layout.audio / "a_b.wav", "二。", samples=tone(hz=300))
+    write_clip(layout.audio / "a_b.wav", "二。", samples=speech(take=3))
     (layout.audio / "c").mkdir()
-    write_clip(layout.audio / "c" / "d.wav", "三。", samples=tone(hz=400))
-    write_clip(layout.audio / "c-d.wav", "四。", samples=tone(hz=500))
+    write_clip(layout.audio / "c" / "d.wav", "三。", samples=speech(take=4))
+    write_clip(layout.audio / "c-d.wav", "四。", samples=speech(take=5))
     run_prepare(layout)
     first = texts(layout)
     assert len(first) == 4
@@ -171,7 +171,7 @@ def test_nfc_and_nfd_names_belong_together(layout: Layout) -> None:
 
 def test_a_second_run_is_byte_identical_and_a_third_does_nothing(layout: Layout) -> None:
     for number in range(3):
-        write_clip(layout.audio / f"{number}.mp3", rate_hz=44100, samples=tone(2.0, 44100, 200 + number))
+        write_clip(layout.audio / f"{number}.mp3", rate_hz=44100, samples=speech(2.0, 44100, take=number))
     assert run_stage_0(layout).returncode == 0
     before = snapshot(layout.data_all)
     write_clip(layout.audio / "new.wav")
@@ -211,13 +211,13 @@ def test_audio_outside_that_a_list_names_is_watched(layout: Layout, tmp_path: Pa
     (layout.audio / "list.jsonl").write_text(line, encoding="utf-8")
     assert run_stage_0(layout).returncode == 0
     assert texts(layout) == {"mine-outside": "外。"}
-    write_audio(outside, tone(hz=440))
+    write_audio(outside, speech(take=440))
     assert "outside.wav has changed" in run_stage_0(layout).stdout
 
 
 def test_sub_folders_are_one_person_and_by_folder_makes_them_speakers(layout: Layout) -> None:
     for folder in ("morning", "evening"):
-        write_clip(layout.audio / folder / "a.wav", samples=tone(hz=100 + len(folder)))
+        write_clip(layout.audio / folder / "a.wav", samples=speech(take=len(folder)))
     run_prepare(layout)
     assert list(kaldi.read(layout.data_all).speakers) == ["mine"]
     run_prepare(layout, "speaker=花子")

@@ -8,14 +8,14 @@ import pytest
 
 from cosytune.errors import UserError
 from cosytune.layout import Layout
-from recordings import make_recipe, run_prepare, run_stage_0, texts, tone, write_clip
+from recordings import make_recipe, run_prepare, run_stage_0, texts, speech, write_clip
 
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = make_recipe(tmp_path)
-    write_clip(layout.audio / "a.wav", "あ。", samples=tone(1.5))
-    write_clip(layout.audio / "b.wav", "い。", samples=tone(3.0))
+    write_clip(layout.audio / "a.wav", "あ。", samples=speech(1.5))
+    write_clip(layout.audio / "b.wav", "い。", samples=speech(3.0))
     run_prepare(layout)
     return layout
 
@@ -65,10 +65,10 @@ def test_a_correction_outlives_a_run_that_drops_its_clip(layout: Layout) -> None
 
 
 def test_a_correction_follows_its_recording_to_another_id(layout: Layout) -> None:
-    write_clip(layout.audio / "c d.wav", "う。", samples=tone(hz=300))
+    write_clip(layout.audio / "c d.wav", "う。", samples=speech(take=3))
     run_prepare(layout)
     correct(layout, "mine-c_d う。", "mine-c_d 直した。")
-    write_clip(layout.audio / "c_d.wav", "え。", samples=tone(hz=400))
+    write_clip(layout.audio / "c_d.wav", "え。", samples=speech(take=4))
     run_prepare(layout)
     now = texts(layout)
     assert now.pop("mine-c_d") == "え。"

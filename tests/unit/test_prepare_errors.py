@@ -12,7 +12,7 @@ import soundfile
 
 from cosytune.errors import UserError
 from cosytune.layout import Layout
-from recordings import make_recipe, run_prepare, run_stage_0, tone, write_audio, write_clip
+from recordings import make_recipe, run_prepare, run_stage_0, speech, write_audio, write_clip
 
 
 def put(layout: Layout, name: str, content: str | bytes) -> None:
@@ -50,7 +50,7 @@ def cut(name: str, keep: float) -> Callable[[Layout], None]:
     """A clip of which only a share of the bytes arrived."""
 
     def run(layout: Layout) -> None:
-        path = write_clip(layout.audio / name, samples=tone(3.0))
+        path = write_clip(layout.audio / name, samples=speech(3.0))
         data = path.read_bytes()
         path.write_bytes(data[: int(len(data) * keep)])
 
@@ -80,7 +80,7 @@ def labelled_folders(layout: Layout) -> None:
 
 
 GOOD = clip("good.wav")
-NAN = np.where(np.arange(36000) == 500, np.nan, tone())
+NAN = np.where(np.arange(36000) == 500, np.nan, speech())
 
 BAD = {
     "nothing": (lambda layout: None, "audio: no audio; put recordings there"),
@@ -223,7 +223,7 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
 
 def test_when_nothing_is_left_the_table_says_why(tmp_path: Path) -> None:
     layout = make_recipe(tmp_path)
-    write_clip(layout.audio / "a.wav", samples=tone(0.5))
+    write_clip(layout.audio / "a.wav", samples=speech(0.5))
     assert "no clip is left" in messages(layout)[0]
 
 

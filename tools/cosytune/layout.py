@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class Layout:
     exp: str = "default"
 
     @property
+    def shown(self) -> str:
+        """The recipe as a command line names it: from the repository's root where it lies in it, quoted for a shell."""
+        return shlex.quote(str(self.recipe.relative_to(ROOT) if self.recipe.is_relative_to(ROOT) else self.recipe))
+
+    @property
     def conf(self) -> Path:
         return self.recipe / "conf.yaml"
 
@@ -33,6 +39,20 @@ class Layout:
     @property
     def data_all(self) -> Path:
         return self.recipe / "data" / "all"
+
+    @property
+    def quarantine(self) -> Path:
+        """The clips that stage 0 put aside; `quarantine_table` says why."""
+        return self.recipe / "data" / "quarantine"
+
+    @property
+    def quarantine_table(self) -> Path:
+        return self.recipe / "data" / "quarantine.tsv"
+
+    @property
+    def transcripts(self) -> Path:
+        """What Whisper said of each recording: it takes too long to ask twice."""
+        return self.recipe / "data" / "transcripts"
 
     def data(self, split: str) -> Path:
         return self.recipe / "data" / split

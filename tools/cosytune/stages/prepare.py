@@ -2,8 +2,10 @@
 
     python -m cosytune.stages.prepare egs/demo/exp/default/config.yaml
 
-reads   audio/ (any mix of the forms that cosytune.audio.sources knows)
-writes  data/all/wav/<utt>.wav, wav.scp text utt2spk spk2utt utt2dur, and report.json: input = kept + dropped
+reads   audio/ (any mix of the forms that cosytune.audio.sources knows), data/all/text as the user corrected it,
+        data/decisions.json as the review page leaves it
+writes  data/all/wav/<utt>.wav, wav.scp text utt2spk spk2utt utt2dur utt2recording text.original, and report.json;
+        data/quarantine.tsv and data/quarantine/<utt>.wav: what is not used, and why. input = kept + dropped
 """
 
 from __future__ import annotations
@@ -11,74 +13,81 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cosytune import files, kaldi
-from cosytune.audio.batch import Dropped, Kept, convert_all, probe_all
-from cosytune.audio.convert import require_programs
-from cosytune.audio.folder import Folder, printable, scan
+from cosytune import decisions, families, kaldi
+from cosytune.audio import sox
+from cosytune.audio.folder import Folder, scan
 from cosytune.audio.made import ensure_audio
-from cosytune.audio.sources import Found, Source, find_sources
+from cosytune.audio.sources import Found, find_sources
+from cosytune.corpus import store, texts, verdicts
+from cosytune.corpus.balance import Balance
+from cosytune.corpus.clips import make_all
+from cosytune.corpus.hearing import Ears
+from cosytune.corpus.takes import probe_all, take_all
 from cosytune.errors import UserError
-from cosytune.layout import Layout
-from cosytune.schema import AudioConfig, Config
+from cosytune.parallel import Workers
 from cosytune.stages.runner import Context, run_stage
-from cosytune.text import NORMALIZER
-from cosytune.text.corrections import Corrected, Written, keep_corrections, read_former
 
 _SHOWN = 10  # of many mistakes of one kind; the rest are counted
 
 
 def main(context: Context) -> None:
     config, layout = context.config, context.layout
-    require_programs()
+    script = families.get(config.model).script(config.language)
+    sox.require_programs()
+    said = decisions.load(layout)
     folder = scan(layout.audio)
-    found = _find(folder, config, layout)
-    probes, unreadable = probe_all(found.sources)
-    _stop_at(_all_problems(folder, found, config.audio) + unreadable)
-    outcomes, unreadable = convert_all(probes, layout.data_all, config.audio)
-    _stop_at(unreadable)
-    kept = [one for one in outcomes if isinstance(one, Kept)]
-    dropped = [one for one in outcomes if isinstance(one, Dropped)]
-    corrected = _corrections(layout, kept, config.language)
-    _print_summary(found, kept, dropped, corrected)
-    if not kept:
-        raise UserError(f"{layout.audio}: no clip is left; the table above says why, and which setting decides it")
-    _write(layout, kept, corrected, _report(found, kept, dropped, corrected))
+    found = _find(context, folder)
+    ears, deaf = Ears.find(found.sources, config, layout)
+    with Workers(config.audio.nj) as workers, store.working_directory(layout) as work:
+        probed, unreadable = probe_all(found.sources, workers)
+        _stop_at(_all_problems(folder, found) + deaf + unreadable)
+        takes, silent, broken = take_all(probed, work, config.audio, workers)
+        _stop_at(broken)
+        drafts, uncut = ears.draft_all(takes)
+        clips = make_all(drafts, work, config.audio, workers)
+        lines = texts.settle(
+            drafts, layout.data_all / "text", store.former_report(layout), said, config.language, script
+        )
+        judged = verdicts.decide(clips, lines.lines, said, config.audio)
+        kept = [one.clip.draft.utt for one in judged if one.is_kept]
+        balance = Balance(found, takes, judged, [*silent, *uncut], lines.after(kept, drafts), ears.names)
+        store.write_quarantine(layout, balance)
+        store.write_data(layout, balance)
+    _show(context, balance)
 
 
 def inputs(context: Context) -> list[Path]:
-    """Everything below audio/, made first where the recipe makes its own, and audio elsewhere that a list names."""
-    ensure_audio(context.layout)
-    folder = scan(context.layout.audio)
-    found = _find(folder, context.config, context.layout)
-    return sorted({*folder.files, *(source.audio for source in found.sources)})
+    """Everything below audio/, made first where the recipe makes its own, audio elsewhere that a list names, and what
+    the user decided.
+    """
+    layout = context.layout
+    ensure_audio(layout)
+    folder = scan(layout.audio)
+    found = _find(context, folder)
+    decided = [path for path in [decisions.path(layout)] if path.is_file()]
+    return sorted({*folder.files, *(source.audio for source in found.sources), *decided})
 
 
 def outputs(context: Context) -> list[Path]:
     """All but `text`, which the user may correct by hand: that makes later stages stale, not this one."""
     directory = context.layout.data_all
     wavs = [one.wav for one in kaldi.read(directory).utterances]
-    return [directory / name for name in (*kaldi.FILES, "report.json") if name != "text"] + wavs
+    names = (*kaldi.FILES, "utt2recording", "text.original", "report.json")
+    return [*(directory / name for name in names if name != "text"), context.layout.quarantine_table, *wavs]
 
 
-def _find(folder: Folder, config: Config, layout: Layout) -> Found:
-    return find_sources(folder, config.speaker or layout.recipe.name, config.audio.speakers, config.language)
+def _find(context: Context, folder: Folder) -> Found:
+    config = context.config
+    return find_sources(folder, config.speaker or context.layout.recipe.name, config.audio.speakers, config.language)
 
 
-def _all_problems(folder: Folder, found: Found, settings: AudioConfig) -> list[str]:
+def _all_problems(folder: Folder, found: Found) -> list[str]:
     problems = _shorten(found.problems)
     if not found.sources and not problems:
         problems.append(
-            f"{folder.root}: no audio; put recordings there (wav, mp3, flac, m4a, ogg), each with its transcript: "
-            "X.txt beside X.wav"
-        )
-    silent = [printable(source.name) for source in found.sources if source.text is None]
-    if silent and not settings.skip_untranscribed:
-        more = f" and {len(silent) - _SHOWN} more" if len(silent) > _SHOWN else ""
-        problems.append(
-            f"{', '.join(silent[:_SHOWN])}{more}: no transcript; put X.txt beside X.wav, or drop such recordings with "
-            "audio.skip_untranscribed=true"
+            f"{folder.root}: no audio; put recordings there (wav, mp3, flac, m4a, ogg), with their transcripts if "
+            "there are any: X.txt beside X.wav"
         )
     return problems
 
@@ -100,84 +109,17 @@ def _stop_at(problems: Sequence[str]) -> None:
         raise UserError(*problems)
 
 
-def _corrections(layout: Layout, kept: Sequence[Kept], language: str) -> Corrected:
-    wanted = [Written(one.source.utt, one.source.name, one.source.text or "") for one in kept]
-    text = layout.data_all / "text"
-    return keep_corrections(read_former(text, _former_report(layout), wanted, language), wanted)
-
-
-def _former_report(layout: Layout) -> dict[str, Any]:
-    path = layout.data_all / "report.json"
-    return dict(files.read_json(path)) if path.is_file() else {}
-
-
-def _write(layout: Layout, kept: Sequence[Kept], corrected: Corrected, report: dict[str, Any]) -> None:
-    """The report comes last: until then, the former one knows which clips and lines are not the user's."""
-    stale = {clip["utt"] for clip in _former_report(layout).get("clips", [])} - {one.source.utt for one in kept}
-    kaldi.write(
-        layout.data_all,
-        [
-            kaldi.Utterance(
-                one.source.utt, one.source.speaker, one.wav, corrected.texts[one.source.utt], one.clip.duration_s
-            )
-            for one in kept
-        ],
-    )
-    for utt in sorted(stale):
-        (layout.data_all / "wav" / f"{utt}.wav").unlink(missing_ok=True)
-    files.write_json(layout.data_all / "report.json", report)
-
-
-def _report(found: Found, kept: Sequence[Kept], dropped: Sequence[Dropped], corrected: Corrected) -> dict[str, Any]:
-    reasons = Counter(one.reason for one in dropped)
-    return {
-        "input": len(found.sources),
-        "kept": len(kept),
-        "dropped": dict(sorted(reasons.items())),
-        "normalizer": NORMALIZER,
-        "corrected_by_hand": len(corrected.kept),
-        "clips": [_clip(one, corrected) for one in sorted(kept, key=lambda one: one.source.utt)],
-        "drops": [
-            {"source": one.source.name, "reason": one.reason, "value": one.value, "threshold": one.threshold}
-            for one in dropped
-        ],
-        "set_aside_corrections": [vars(one) for one in corrected.set_aside],
-        "unused_files": found.unused,
-    }
-
-
-def _clip(one: Kept, corrected: Corrected) -> dict[str, Any]:
-    source: Source = one.source
-    return {
-        "utt": source.utt,
-        "source": source.name,
-        "speaker": source.speaker,
-        "duration_s": round(one.clip.duration_s, 6),
-        "loudness_lufs": one.clip.loudness_lufs,
-        "source_loudness_lufs": one.clip.source_lufs,
-        "gain_db": one.clip.gain_db,
-        "true_peak_dbfs": one.clip.true_peak_dbfs,
-        "text": corrected.texts[source.utt],
-        "source_text": source.text,
-    }
-
-
-def _print_summary(found: Found, kept: Sequence[Kept], dropped: Sequence[Dropped], corrected: Corrected) -> None:
-    total_s = sum(one.clip.duration_s for one in kept)
-    print(f"  {len(found.sources):6d} recordings")
-    print(f"= {len(kept):6d} kept ({total_s / 60:.1f} min)")
-    for (reason, meaning), count in sorted(Counter((one.reason, one.meaning) for one in dropped).items()):
-        print(f"+ {count:6d} dropped: {reason} ({meaning})")
-    if corrected.kept:
-        print(f"{len(corrected.kept)} transcript(s) corrected by hand in data/all/text: kept")
-    if corrected.overtaken:
-        shown = ", ".join(corrected.overtaken[:_SHOWN])
-        print(
-            f"{len(corrected.overtaken)} of them have a new source transcript, too; the corrected line stays: {shown}"
+def _show(context: Context, balance: Balance) -> None:
+    layout = context.layout
+    for line in (*balance.lines(), *verdicts.two_voices(balance.verdicts)):
+        print(line)
+    if balance.quarantined or balance.drops:
+        print(f"why: {layout.quarantine_table}; by ear: python -m cosytune.review {layout.shown}")
+    if not balance.kept:
+        raise UserError(
+            f"{layout.audio}: no clip is left; the table above says why, and which setting decides it. To bring one "
+            f"back: python -m cosytune.review {layout.shown}, a lower threshold, or audio.keep=[id]"
         )
-    if found.unused:
-        shown = ", ".join(printable(name) for name in found.unused[:_SHOWN])
-        print(f"{len(found.unused)} file(s) are neither audio nor a transcript of any: {shown}")
 
 
 if __name__ == "__main__":
