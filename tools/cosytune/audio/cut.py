@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -27,13 +27,15 @@ _OVERLONG = 1000.0  # a word that fills more than a clip
 _DROPPED = 40.0  # speech that is lost
 _TOO_SHORT = 10.0  # a clip below the minimum, and 1 more for each second
 _CUT_IN_SPEECH = 6.0  # where it is quietest; twice that where it is loudest
-_LONG_PAUSE = 4.0  # and as much for each second of it
+_LONG_PAUSE = 4.0  # carried along, for each second of it
 _CUT_AT_PAUSE = 2.0  # at one of 0 s, a factor e less for every 0.3 s
-_LENGTH = 0.5  # at the minimum and at the maximum
+_PAUSE = 0.5  # carried along, for each second of it: from 0.6 s up it is better to cut, as far as lengths allow
+_LENGTH = 0.2  # at the minimum and at the maximum
 
 _ROUNDING_S = 1e-9
 _SHORTEST_WORD_S = 0.01  # an aligner may give a word no length
-_EXITS = 20  # places to choose from in the time of the longest clip, where speech flows on without a pause
+_EXITS = 20  # moments to choose from in the time of the longest clip, where speech has no pause
+_RANGE_DB = 30.0  # from the loud to the softest sounds of speech
 _SMOOTHED_LEVELS = 5  # 50 ms: the closure of a "t", not the gap between two beats of the voice
 
 
@@ -103,14 +105,16 @@ def _places(heard: Heard, speech: list[Span], words: list[Span], settings: Segme
     """In order, the recording's beginning and end included; what is said between two of them fits into a clip."""
     lead_s, tail_s = speech[0].start_s, heard.duration_s - speech[-1].end_s
     found = [_Place(0.0, lead_s, min(settings.margin_s, lead_s), 0.0)]
-    ends = [_pause(before.end_s, after.start_s, settings.margin_s) for before, after in pairwise(speech)]
-    ends = [place for place in ends if place.pause_s >= settings.min_pause_s]
-    ends.append(_Place(speech[-1].end_s, heard.duration_s, min(settings.margin_s, tail_s), 0.0))
-    for place in ends:
-        if _clip(found[-1], place).duration_s > settings.max_s + _ROUNDING_S:
-            flow = Span(found[-1].end_s, place.start_s)
-            found.extend(_emergency_exits(heard, flow, words, settings.max_s / _EXITS))
-        found.append(place)
+    pauses = [_pause(before.end_s, after.start_s, settings.margin_s) for before, after in pairwise(speech)]
+    pauses.append(_Place(speech[-1].end_s, heard.duration_s, min(settings.margin_s, tail_s), 0.0))
+    flow: list[Span] = []
+    for span, after in zip(speech, pauses, strict=True):
+        flow.append(span)
+        if after.pause_s >= settings.min_pause_s or after is pauses[-1]:
+            if _clip(found[-1], after).duration_s > settings.max_s + _ROUNDING_S:
+                found.extend(_emergency_exits(heard, flow, words, settings))
+            found.append(after)
+            flow = []
     return found
 
 
@@ -119,31 +123,41 @@ def _pause(start_s: float, end_s: float, margin_s: float) -> _Place:
     return _Place(start_s, end_s, min(margin_s, pause_s / 2), _CUT_AT_PAUSE * math.exp(-pause_s / 0.3))
 
 
-def _emergency_exits(heard: Heard, flow: Span, words: list[Span], every_s: float) -> list[_Place]:
-    """Where speech without a pause can be cut: its quietest moments, never inside a word."""
-    moments_s, loudness = _moments(heard, flow)
-    inner = [word for word in words if word.overlap_s(flow) > 0]
-    edges_s = [flow.start_s, *(edge for word in inner for edge in (word.start_s, word.end_s)), flow.end_s]
-    exits_s = []
+def _emergency_exits(heard: Heard, flow: list[Span], words: list[Span], settings: SegmentConfig) -> list[_Place]:
+    """Where speech without a good pause can be cut: at its poor ones, and in its quietest moments."""
+    exits = []
+    for span, after in zip(flow, [*flow[1:], None], strict=True):
+        exits.extend(_quiet_places(heard, span, words, settings.max_s / _EXITS))
+        if after is not None:
+            pause = _pause(span.end_s, after.start_s, settings.margin_s)
+            exits.append(replace(pause, cost=_CUT_IN_SPEECH + pause.cost))
+    return exits
+
+
+def _quiet_places(heard: Heard, speech: Span, words: list[Span], every_s: float) -> list[_Place]:
+    """The quietest moment of every stretch of `every_s`, none of them inside a word."""
+    moments_s, loudness = _moments(heard, speech)
+    inner = [word for word in words if word.overlap_s(speech) > 0]
+    edges_s = [speech.start_s, *(edge for word in inner for edge in (word.start_s, word.end_s)), speech.end_s]
+    found_s = []
     for start_s, end_s in zip(edges_s[::2], edges_s[1::2], strict=True):
         borders_s = np.linspace(start_s, end_s, max(1, math.ceil((end_s - start_s) / every_s)) + 1)
         for low_s, high_s in pairwise(borders_s):
             first, last = np.searchsorted(moments_s, [low_s, high_s])
             quietest_s = moments_s[first + loudness[first:last].argmin()] if last > first else (low_s + high_s) / 2
-            exits_s.append(float(quietest_s))
-    costs = _CUT_IN_SPEECH * (1 + np.interp(exits_s, moments_s, loudness))
-    exits = [_Place(exit_s, exit_s, 0.0, float(cost)) for exit_s, cost in zip(exits_s, costs, strict=True)]
-    return [place for place in exits if flow.start_s < place.start_s < flow.end_s]
+            found_s.append(float(quietest_s))
+    costs = _CUT_IN_SPEECH * (1 + np.interp(found_s, moments_s, loudness))
+    places = [_Place(found, found, 0.0, float(cost)) for found, cost in zip(found_s, costs, strict=True)]
+    return [place for place in places if speech.start_s < place.start_s < speech.end_s]
 
 
-def _moments(heard: Heard, flow: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """-> (times [n], 0 for the quietest and least speech-like moment up to 1), both float64, one for every 10 ms."""
-    first, last = round(flow.start_s / LEVEL_S), round(flow.end_s / LEVEL_S)
+def _moments(heard: Heard, speech: Span) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """-> (times [n], loudness [n] from 0, as good as a pause, to 1), float64, one for every 10 ms."""
+    first, last = math.floor(speech.start_s / LEVEL_S), math.ceil(speech.end_s / LEVEL_S)
     levels = np.convolve(heard.levels_db[first:last], np.full(_SMOOTHED_LEVELS, 1 / _SMOOTHED_LEVELS), mode="same")
-    low, high = np.percentile(levels, [5, 95])
     times_s: NDArray[np.float64] = (first + 0.5 + np.arange(len(levels), dtype=np.float64)) * LEVEL_S
     frames = np.minimum((times_s / FRAME_S).astype(np.int64), len(heard.probabilities) - 1)
-    level = np.clip((levels - low) / max(high - low, _ROUNDING_S), 0, 1)
+    level = np.clip(1 + (levels - np.percentile(levels, 95)) / _RANGE_DB, 0, 1)
     loudness: NDArray[np.float64] = (level + heard.probabilities[frames]) / 2
     return times_s, loudness
 
@@ -184,7 +198,7 @@ def _cost(length_s: float, settings: SegmentConfig, shortest_s: float) -> float:
 def _carrying(pause_s: float) -> float:
     if pause_s > _LONGEST_PAUSE_S:
         return math.inf
-    return _LONG_PAUSE * pause_s if pause_s > _LONG_PAUSE_S else 0.0
+    return pause_s * (_LONG_PAUSE if pause_s > _LONG_PAUSE_S else _PAUSE)
 
 
 def _extent(word: Word, duration_s: float) -> Span:

@@ -73,7 +73,9 @@ def speech_spans(probabilities: NDArray[np.float32], duration_s: float, threshol
             spans.append((start, end))
     if spans and not is_silence[spans[-1][1] :][round(pause_frames) :].any():
         spans[-1] = spans[-1][0], len(probabilities)
-    found = [Span(start * FRAME_S, min(end * FRAME_S, duration_s)) for start, end in spans]
+    found = [
+        Span(start * FRAME_SAMPLES / RATE_HZ, min(end * FRAME_SAMPLES / RATE_HZ, duration_s)) for start, end in spans
+    ]
     return [span for span in found if span.duration_s > _SHORTEST_SPEECH_S]
 
 
