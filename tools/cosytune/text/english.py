@@ -21,7 +21,9 @@ _MONTH = f"(?:{'|'.join(_MONTHS)})"
 _NOT_JOINED = r"(?<![\d/.-])"
 _AMOUNT = r"(?:(?<![\w)])-)?[$£€]?(?:\d[\d,]*\d|\d)(?:\.\d+)?"
 _UNIT = r"(?: ?(?:km|cm|mm|kg|mg|lbs?|ft|mph|GB|MB|kHz|Hz|°[CF])(?![A-Za-z])| ?%)"
-_NUMERAL = re.compile(rf"\d{{1,2}}(?::\d\d)? ?[ap]m\b|\d{{1,2}}:\d\d|\d+(?:st|nd|rd|th)\b|\d+/\d+|{_AMOUNT}{_UNIT}?")
+_NUMERAL = re.compile(
+    rf"\d{{1,2}}(?::\d\d)? ?[ap]m\b|\d{{1,2}}:\d\d|\d+(?:st|nd|rd|th)\b|\d+/\d+|{_AMOUNT}{_UNIT}?", re.ASCII
+)
 
 
 def written(text: str) -> str:
@@ -66,7 +68,7 @@ _Replacement = str | Callable[[re.Match[str]], str]
 
 
 def _rule(pattern: str, replacement: _Replacement) -> tuple[re.Pattern[str], _Replacement]:
-    return re.compile(pattern), replacement
+    return re.compile(pattern, re.ASCII), replacement  # \d: the digits that can be read
 
 
 _RULES = (

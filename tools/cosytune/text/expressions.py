@@ -40,7 +40,7 @@ _Replacement = str | Callable[[re.Match[str]], str]
 
 
 def _rule(pattern: str, replacement: _Replacement) -> tuple[re.Pattern[str], _Replacement]:
-    return re.compile(pattern), replacement
+    return re.compile(pattern, re.ASCII), replacement  # \d: the digits that can be read
 
 
 _RULES = (

@@ -23,8 +23,13 @@ _LOCK = threading.Lock()  # Open JTalk shares one analyser
 _STOPS = "。、！？!?」』）)… "
 _NARROW_KANA = re.compile("[\uff61-\uff9f]+")
 _WIDE_ASCII = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
+_WIDE_POINT = re.compile("(?<=[0-9])[．，](?=[0-9])")
 _KATAKANA = re.compile("[\u30a1-\u30fe]+")
-_BETWEEN_NUMERALS = re.compile("(?<=[0-9])(?= [0-9])")  # Open JTalk reads 4 10 as one numeral
+_READABLE = "\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff\U00020000-\U0003ffffA-Za-z0-9"
+_APART = re.compile(f"(?<=[0-9])(?= [0-9])|((?<![{_READABLE}ー])ー+)")
+_BEFORE_WORDS = re.compile(f"[^{_READABLE}]*")
+"""Open JTalk reads `4 10` as one numeral, and complains on stderr about marks before the first word and about a ー that
+lengthens nothing: it never sees them so."""
 
 
 def written(text: str) -> str:
@@ -42,7 +47,7 @@ def katakana(text: str) -> str:
 
 def _usual_width(text: str) -> str:
     wide = _NARROW_KANA.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
-    return re.sub(r"(?<=\d)([．，])(?=\d)", lambda match: ".,"["．，".index(match[1])], wide.translate(_WIDE_ASCII))
+    return _WIDE_POINT.sub(lambda match: {"．": ".", "，": ","}[match.group()], wide.translate(_WIDE_ASCII))
 
 
 def _has_digit(text: str) -> bool:
@@ -51,8 +56,10 @@ def _has_digit(text: str) -> bool:
 
 def _pieces(text: str) -> Iterator[str]:
     """At most `_LONGEST` characters each, cut after a mark or else where no numeral is near."""
-    for part in _BETWEEN_NUMERALS.split(text):
-        yield from _short_pieces(part)
+    for part in filter(None, _APART.split(text)):
+        for piece in _short_pieces(part):
+            words = _BEFORE_WORDS.sub("", piece, count=1)
+            yield from filter(None, (piece.removesuffix(words), words))
 
 
 def _short_pieces(text: str) -> Iterator[str]:
@@ -104,6 +111,8 @@ def _read_all(text: str) -> str:
 def _words(text: str) -> Sequence[SurfacePhonemeMapping]:
     import pyopenjtalk
 
+    if _BEFORE_WORDS.fullmatch(text):
+        return []
     with _LOCK:
         return pyopenjtalk.g2p_mapping(text)
 
