@@ -38,7 +38,7 @@ def encoded(clip: Clip, tmp_path: Path, suffix: str, *options: str) -> Clip:
 
 
 def test_the_same_take_is_found_in_any_format_and_no_other(tmp_path: Path) -> None:
-    originals = clips()[::3]
+    originals = clips()[::8]
     versions = {
         "quieter": lambda clip: clip.changed(clip.samples * 0.1),
         "16 kHz": lambda clip: clip.changed(clip.at(16000), 16000),
@@ -46,7 +46,7 @@ def test_the_same_take_is_found_in_any_format_and_no_other(tmp_path: Path) -> No
         "silence added": lambda clip: speech.padded(clip, 0.31, 0.7),
         "mp3": lambda clip: encoded(clip, tmp_path, ".mp3", "-b:a", "64k"),
         "ogg": lambda clip: encoded(clip, tmp_path, ".ogg", "-ar", "32000", "-c:a", "libvorbis"),
-        "noise": lambda clip: speech.with_noise(clip, 25),
+        "noise and silence": lambda clip: speech.with_noise(speech.padded(clip, 1.0, 0.5), 20),
     }
     prints = [print_of(clip) for clip in originals]
     for name, change in versions.items():
@@ -59,7 +59,7 @@ def test_the_same_take_is_found_in_any_format_and_no_other(tmp_path: Path) -> No
 def test_silence_cut_off_is_no_other_take() -> None:
     for clip in speech.demo(8):
         spans = speech.speech(clip)
-        start, end = (round(s * clip.rate_hz) for s in (spans[0].start_s - 0.02, spans[-1].end_s + 0.05))
+        start, end = (round(s * clip.rate_hz) for s in (spans[0].start_s - 0.1, spans[-1].end_s + 0.15))
         assert near_duplicates([print_of(clip), print_of(clip.changed(clip.samples[start:end]))], THRESHOLD)
 
 
@@ -84,7 +84,7 @@ def test_pairs_are_those_of_comparing_each_with_each() -> None:
     shapes /= np.linalg.norm(shapes, axis=1, keepdims=True)
     lengths = np.where(draw.random(1500) < 0.5, 5.0, draw.uniform(3, 10, 1500)).astype(np.float32)
     prints = list(np.column_stack([lengths, shapes]))
-    close = np.abs(lengths - lengths[:, None]) <= 0.005 * np.minimum(lengths, lengths[:, None]) + 0.03
+    close = np.abs(lengths - lengths[:, None]) <= 0.002 * np.minimum(lengths, lengths[:, None]) + 0.02
     expected = np.argwhere(np.triu((shapes @ shapes.T >= 0.9) & close, 1))
     found = near_duplicates(prints, 0.9)
     assert len(expected) > 50

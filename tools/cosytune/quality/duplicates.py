@@ -15,9 +15,10 @@ Fingerprint = NDArray[np.float32]
 _LOW_HZ, _HIGH_HZ, _BANDS = 200.0, 3400.0, 12  # what a telephone line passes: any copy has it
 _HOP_S, _WINDOW_S = 0.01, 0.032
 _CELLS = 80
-_INNER = (0.02, 0.98)  # shares of the energy: silence at the ends has none, so it cannot move what lies between
+_INNER = (0.01, 0.99)  # shares of the energy: silence at the ends has none, so it cannot move what lies between
+_SILENCE_PERCENTILE, _SILENCE_FACTOR = 10, 2  # of the frames' energy: noise in the silence has none either
 _FLOOR = 1e-4  # of the loudest cell: noise of an encoder is below
-_LENGTH_TOLERANCE_S, _LENGTH_TOLERANCE = 0.03, 0.005
+_LENGTH_TOLERANCE_S, _LENGTH_TOLERANCE = 0.02, 0.002  # what an encoder moves; 2 % in speed is more
 _BLOCK = 512
 
 
@@ -37,14 +38,17 @@ def equal(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def fingerprint(samples: Samples, rate_hz: int) -> Fingerprint | None:
-    """float32 [1 + 12 * 80]: seconds that hold the inner 96 % of the energy, then its level over 12 bands and 80 times.
+    """float32 [1 + 12 * 80]: seconds that hold the inner 98 % of the energy, then its level over 12 bands and 80 times.
 
     The levels are in unit length without each band's mean, so gain and frequency response do not count. None if
     there is nothing to hear.
     """
     energy = _band_energy(samples, rate_hz)
-    total = np.concatenate([[0.0], np.cumsum(energy.sum(axis=1))])
-    if len(energy) < 3 or total[-1] <= 0:
+    if len(energy) < 3:
+        return None
+    loud = energy.sum(axis=1)
+    total = _integral(np.maximum(0.0, loud - _SILENCE_FACTOR * np.percentile(loud, _SILENCE_PERCENTILE)))
+    if total[-1] <= 0:
         return None
     begin, end = np.interp(np.array(_INNER) * total[-1], total, np.arange(len(total)))
     borders = np.linspace(begin, end, _CELLS + 1)

@@ -86,16 +86,15 @@ def embed(clips: Sequence[Float]) -> list[Float | None]:
     """The windows of many clips -> a unit vector float32 [256] for each; None for a clip without a window."""
     import torch
 
-    encoder = _encoder()
-    counts = [len(clip) for clip in clips]
-    if not sum(counts):
-        return [None] * len(clips)
-    stacked = torch.from_numpy(np.concatenate([clip for clip in clips if len(clip)]))
+    encoder, flat = _encoder(), [window for clip in clips for window in clip]
+    batches = (flat[start : start + _BATCH] for start in range(0, len(flat), _BATCH))
     with torch.inference_mode():
-        parts = torch.cat([encoder(batch) for batch in stacked.split(_BATCH)]).numpy()
-    ends = np.cumsum(counts)
+        parts = [encoder(torch.from_numpy(np.stack(batch))).numpy() for batch in batches]
+    vectors = np.concatenate([np.zeros((0, 256), np.float32), *parts])
+    ends = np.cumsum([len(clip) for clip in clips])
     return [
-        _unit(parts[end - count : end].mean(axis=0)) if count else None for count, end in zip(counts, ends, strict=True)
+        _unit(vectors[end - len(clip) : end].mean(axis=0)) if len(clip) else None
+        for clip, end in zip(clips, ends, strict=True)
     ]
 
 
