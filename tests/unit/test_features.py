@@ -11,9 +11,8 @@ import torch
 
 from cosytune import families
 from cosytune.errors import UserError
-from cosytune.features import onnx, parquet, speech, split
+from cosytune.features import onnx, parquet, speech
 from cosytune.kaldi import Utterance
-from cosytune.schema import SplitConfig
 
 FAMILY = families.get("cosyvoice2-0.5b")
 
@@ -66,45 +65,6 @@ def test_a_clip_beyond_thirty_seconds_gets_no_tokens(tiny_model: Path) -> None:
 def test_cuda_by_name_is_an_error_where_the_session_did_not_get_it(tiny_model: Path) -> None:
     with pytest.raises(UserError, match=r"features\.provider = cuda.*CPUExecutionProvider"):
         onnx.open_session(tiny_model / FAMILY.speaker_encoder, "cuda", 1)
-
-
-def _hashes(count: int) -> dict[str, str]:
-    return {f"utt{number:03d}": f"hash{number}" for number in range(count)}
-
-
-@pytest.mark.parametrize("count", [2, 3, 9, 10, 40, 298, 501])
-def test_sets_are_disjoint_complete_and_the_same_for_one_seed(count: int) -> None:
-    sets = split.assign(_hashes(count), SplitConfig(), seed=1)
-    together = [utt for utts in sets.values() for utt in utts]
-    assert sorted(together) == sorted(_hashes(count))
-    assert len(sets["cv"]) >= 1
-    assert len(sets["train"]) >= 1
-    assert (len(sets["test"]) >= 1) == (count >= 10)
-    assert sets == split.assign(dict(reversed(_hashes(count).items())), SplitConfig(), seed=1), "order plays no part"
-    if count > 9:
-        assert sets != split.assign(_hashes(count), SplitConfig(), seed=2)
-
-
-def test_clips_of_equal_sound_share_a_set() -> None:
-    hashes = {f"utt{number:02d}": f"hash{number // 4}" for number in range(40)}
-    for utts in split.assign(hashes, SplitConfig(cv_fraction=0.3), seed=5).values():
-        assert all(len([other for other in utts if hashes[other] == hashes[utt]]) == 4 for utt in utts)
-
-
-@pytest.mark.parametrize("settings", [SplitConfig(), SplitConfig(cv_fraction=0.9, test_fraction=0.9)])
-@pytest.mark.parametrize("sounds", [2, 3, 7])
-def test_no_set_that_training_needs_is_empty(sounds: int, settings: SplitConfig) -> None:
-    """The test set comes first, and took the only sound that was left for cv."""
-    for seed in range(5):
-        sets = split.assign({f"utt{number:02d}": f"hash{number % sounds}" for number in range(14)}, settings, seed)
-        assert sets["train"]
-        assert sets["cv"]
-        assert bool(sets["test"]) == (sounds > 2)
-
-
-def test_one_sound_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="2 or more"):
-        split.assign({"a": "same", "b": "same"}, SplitConfig(), seed=1)
 
 
 def test_upstreams_own_reader_reads_the_parquet(clip: Path, tmp_path: Path, tiny_model: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from cosytune.kaldi import Utterance
 from cosytune.layout import SPLITS
 from cosytune.progress import track
 from cosytune.stages.runner import Context, need, run_stage
+from cosytune.text import normalize
+
+_OPTIONAL = ("utt2recording", "report.json")
+"""Stage 0 writes them; a data directory that others made may have none."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +42,47 @@ def work(context: Context) -> None:
     kept = [utterance for utt, utterance in clips.utterances.items() if utt not in drops]
     if not kept:
         raise UserError(f"{context.layout.data_all}: every clip was dropped: {_counts(drops)}")
-    sets = split.assign(
-        {utterance.utt: files.sha256(utterance.wav) for utterance in kept}, context.config.split, context.config.seed
-    )
+    seed = context.config.split.seed if context.config.split.seed is not None else context.config.seed
+    division = split.assign(_places(context, kept), context.config.split, seed)
+    sets = division.sets
     rows = _row_maker(context, clips)
     for name in SPLITS:
         utterances = [clips.utterances[utt] for utt in sets[name]]
         _write_set(
             context, name, utterances, clips, track(map(rows, utterances), f"pack {name}", len(utterances), "clip")
         )
-    _report(context, clips, drops, sets)
+    _report(context, clips, drops, sets, _taken(clips, division, seed))
+
+
+def _places(context: Context, kept: Iterable[Utterance]) -> list[split.Clip]:
+    """Where each clip lies in its take, as stage 0 wrote it down; a directory that others made has no such report."""
+    report = context.layout.data_all / "report.json"
+    known = files.read_json(report).get("clips", []) if report.is_file() else []
+    starts = {one["utt"]: one.get("start_s") or 0.0 for one in known}
+    return [
+        split.Clip(one.utt, files.sha256(one.wav), one.recording or one.utt, starts.get(one.utt, 0.0)) for one in kept
+    ]
+
+
+def _taken(clips: Clips, division: split.Split, seed: int) -> dict[str, Any]:
+    """How the sets were made: for the report, and for the reader who asks if a set knows another's room."""
+    counts = {
+        name: {
+            "recordings": len({clips.utterances[utt].recording or utt for utt in utts}),
+            "clips": len(utts),
+        }
+        for name, utts in division.sets.items()
+    }
+    return {"by": division.by, "seed": seed, **counts}
 
 
 def _read(context: Context) -> Clips:
     from cosytune.upstream import bridge
 
     data = context.layout.data_all
-    utterances = kaldi.read(data).utterances
+    # What the user typed into data/all/text after stage 0 is said as everything else is.
+    language = context.config.language
+    utterances = [replace(one, text=normalize(one.text, language)) for one in kaldi.read(data).utterances]
     tokenizer = bridge.load_tokenizer(base.locate(context.config), families.get(context.config.model))
     embeddings = files.read_torch(data / "utt2embedding.pt")
     tokens = files.read_torch(data / "utt2speech_token.pt")
@@ -119,7 +147,9 @@ def _row_maker(context: Context, clips: Clips) -> Callable[[Utterance], Mapping[
     return row
 
 
-def _report(context: Context, clips: Clips, drops: dict[str, str], sets: dict[str, list[str]]) -> None:
+def _report(
+    context: Context, clips: Clips, drops: dict[str, str], sets: dict[str, list[str]], division: dict[str, Any]
+) -> None:
     interleaved = _interleavable(context, clips, sets)
     report = {
         "input": len(clips.utterances),
@@ -127,6 +157,7 @@ def _report(context: Context, clips: Clips, drops: dict[str, str], sets: dict[st
         "dropped": _counts(drops),
         "drops": [{"utt": utt, "reason": reason} for utt, reason in drops.items()],
         "sets": {name: len(utts) for name, utts in sets.items()},
+        "split": division,
         "interleavable": interleaved,
     }
     files.write_json(context.layout.parquet / "report.json", report)
@@ -135,6 +166,8 @@ def _report(context: Context, clips: Clips, drops: dict[str, str], sets: dict[st
         + "".join(f" + {count} dropped ({reason})" for reason, count in _counts(drops).items())
         + f"; {interleaved} have more than {_mix_ratio(context):g} speech tokens per text token"
     )
+    recordings = ", ".join(f"{name} {division[name]['recordings']}" for name in SPLITS)
+    print(f"sets made by {division['by']}, seed {division['seed']}; recordings: {recordings}")
 
 
 def _interleavable(context: Context, clips: Clips, sets: dict[str, list[str]]) -> int:
@@ -158,9 +191,19 @@ def inputs(context: Context) -> Iterable[Path]:
     need(data / "wav.scp", "prepare")
     need(data / "utt2embedding.pt", "embed")
     need(data / "utt2speech_token.pt", "tokenize")
-    names = ("wav.scp", "text", "utt2spk", "utt2embedding.pt", "spk2embedding.pt", "utt2speech_token.pt")
+    names = (
+        "wav.scp",
+        "text",
+        "utt2spk",
+        "utt2recording",
+        "report.json",
+        "utt2embedding.pt",
+        "spk2embedding.pt",
+        "utt2speech_token.pt",
+    )
     tokenizer = base.locate(context.config) / families.get(context.config.model).text_tokenizer
-    return [*(data / name for name in names), *sorted((data / "wav").iterdir()), *sorted(tokenizer.glob("*.json"))]
+    there = (data / name for name in names if name not in _OPTIONAL or (data / name).is_file())
+    return [*there, *sorted((data / "wav").iterdir()), *sorted(tokenizer.glob("*.json"))]
 
 
 def outputs(context: Context) -> Iterable[Path]:
