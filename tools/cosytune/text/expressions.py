@@ -16,6 +16,7 @@ _COUNTERS = "年月日時分秒円人個本枚冊匹頭台回度歳才名件点�
 
 
 def spell_out(text: str) -> str:
+    """The rules in order; each sees what the ones before it made."""
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
@@ -53,11 +54,12 @@ _RULES = (
     _rule(r"(?<=\d):(?=\d)", "対"),
     _rule(r"\d+(?:\.\d+){2,}", lambda match: match.group().replace(".", "テン")),  # a version
     _rule(r"(?<![\d/])(\d+)/(\d+)(?![\d/])", r"\2分の\1"),
-    _rule(rf"[¥￥] ?{_AMOUNT}", r"\1円"),
+    _rule(rf"[¥￥] ?{_AMOUNT}円?", r"\1円"),
     _rule(rf"[$＄] ?{_AMOUNT}", r"\1ドル"),
     _rule(rf"€ ?{_AMOUNT}", r"\1ユーロ"),
     _rule(rf"[£￡] ?{_AMOUNT}", r"\1ポンド"),
     _rule(r"(?<=\d)([^\s\d、。！？「」『』（）]{0,3})[〜～~](?=\d)", r"\1から"),  # 10時〜12時
+    _rule(rf"(?<![\d-])(\d+)[-−－–](?=\d+(?:(?!番)[{_COUNTERS}]|%))", r"\1から"),  # 2020-2024年
     _rule(r"(?<=\d)[-−－–](?=\d)", "の"),
     _rule(r"(?<![A-Za-z0-9)）])[-−－](?=\d)", "マイナス"),
     _rule(r"(?<![A-Za-z0-9)）])[+＋](?=\d)", "プラス"),

@@ -83,7 +83,7 @@ def _read_numerals(text: str) -> str:
     end, inside = 0, False
     for word in _words(text):
         first, last = _span(word, end)
-        is_numeral = first == last or _has_digit(text[first:last])
+        is_numeral = _has_digit(text[first:last]) or (first == last and word["pos_group1"] == "数")
         inside = word["pos"] != "記号" and (is_numeral or (inside and first == end and _belongs_to_numeral(word)))
         said.append(text[end:first] + (_spelled(word) if inside else text[first:last]))
         end = last

@@ -10,7 +10,8 @@ from cosytune.text import chinese, english, japanese
 from cosytune.text.clean import clean, split_sounds, without_sounds
 
 NORMALIZER = "cosytune-2"
-"""Name and version: recorded with data and voices; a new number whenever `normalize` answers differently."""
+"""Name and version: recorded with data and voices; a new number whenever `normalize` answers differently. A voice of an
+older one is spoken with today's: what it would read otherwise is nearer to what was said in its recordings."""
 
 Script = Literal["written", "katakana"]
 """What a model family wants to read; `katakana` says something about Japanese alone."""

@@ -17,7 +17,7 @@ UTF_8 = "UTF-8"
 _LEGACY = (("cp932", "Shift-JIS", "CP932"), ("euc_jp", "EUC-JP", "EUC-JP"), ("gb18030", "GB18030", "GB18030"))
 """Python's name, what people call it, what iconv calls it."""
 _BY_LANGUAGE = {"ja": ("cp932", "euc_jp"), "zh": ("gb18030",), "yue": ("gb18030",)}
-_BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _USUAL = (("\u3000", "\u33ff"), ("\uff01", "\uff5e"), ("\u2460", "\u24ff"), ("\u2160", "\u217f"))
 """Beside kanji: kana and punctuation, full-width ASCII, ① and Ⅳ."""
 _LEAST_SHARE = 0.85
@@ -45,7 +45,7 @@ def decode(data: bytes, shown: str, language: str = "") -> tuple[str, str]:
 
 
 def _decode(data: bytes, shown: str, language: str) -> tuple[str, str]:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+    if data.startswith(_BOMS) or b"\0" in data:
         if (text := _utf_16(data)) is None:
             raise UserError(_message(shown, "UTF-16", "UTF-16"))
         return text, "UTF-16"
@@ -61,9 +61,8 @@ def _decode(data: bytes, shown: str, language: str) -> tuple[str, str]:
 
 def _utf_16(data: bytes) -> str | None:
     """With a byte order mark, or else in the order in which NULs are the high bytes of ASCII characters."""
-    for bom, codec in _BOMS:
-        if data.startswith(bom):
-            return _strictly(data[2:], codec)
+    if data.startswith(_BOMS):
+        return _decoded(data, "utf-16")
     low, high = data[0::2].count(0), data[1::2].count(0)
     if low == high:
         return None
@@ -88,12 +87,18 @@ def _legacy(data: bytes, codec: str, language: str) -> str | None:
 
 def _strictly(data: bytes, codec: str) -> str | None:
     """Nothing undecodable, unassigned or private, and no control characters but white space."""
-    try:
-        text = data.decode(codec)
-    except UnicodeDecodeError:
+    text = _decoded(data, codec)
+    if text is None:
         return None
     strange = (one for one in text if unicodedata.category(one) in ("Cc", "Cn", "Co", "Cs") and not one.isspace())
     return None if any(strange) else text
+
+
+def _decoded(data: bytes, codec: str) -> str | None:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_plausible(text: str, codec: str) -> bool:
