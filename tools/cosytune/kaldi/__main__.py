@@ -8,13 +8,18 @@ from pathlib import Path
 
 from cosytune import kaldi
 from cosytune.errors import UserError, run_main
+from cosytune.kaldi.repair import repair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=kaldi.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args(arguments).directory
-    if problems := kaldi.validate(directory):
+    parser.add_argument("--repair", action="store_true", help="mend what needs no guess, after a backup; then check")
+    given = parser.parse_args(arguments)
+    directory: Path = given.directory
+    if given.repair:
+        print("\n".join(repair(directory)))
+    if problems := kaldi.validate(directory, deep=True):
         raise UserError(*problems)
     data = kaldi.read(directory)
     total_s = sum(one.duration_s for one in data.utterances)

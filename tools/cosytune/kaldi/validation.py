@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cosytune.kaldi import form, headers, optional
 from cosytune.kaldi.checks import read_and_check
 
 
-def validate(directory: Path) -> list[str]:
-    """Every problem of `directory` as one line `file:line: what; remedy`; empty when all is well."""
-    return read_and_check(directory)[1]
+def validate(directory: Path, *, deep: bool = False) -> list[str]:
+    """Every problem of `directory` as one line `file:line: what; remedy`; empty when all is well.
+
+    `deep`: also what stages can live with and other programs cannot, files that only Kaldi reads, and the audio.
+    """
+    tables, problems = read_and_check(directory)
+    if deep and tables:
+        for path in (*(table.path for table in tables.values()), *(directory / name for name in optional.NAMES)):
+            if path.is_file():
+                problems += form.check_bytes(path)
+        problems += form.check_tables(directory, tables)
+        problems += optional.check(directory, tables)
+        problems += headers.check(directory, tables)
+    return problems
