@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_directory_without_recordings_is_read(data: Path) -> None:
     assert {one.recording for one in kaldi.read(data).utterances} == {""}
 
 
-MENDABLE = {
+MENDABLE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "bom": ("text", lambda raw: b"\xef\xbb\xbf" + raw),
     "crlf": ("text", lambda raw: raw.replace(b"\n", b"\r\n")),
     "no last line end": ("text", lambda raw: raw[:-1]),
