@@ -7,6 +7,7 @@ more the shorter its pause is, a piece the more the further its length lies from
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -64,8 +65,9 @@ def cut(heard: Heard, settings: SegmentConfig, shortest_s: float, words: Sequenc
     Words are speech whatever the detector says, and never cut. Every span of speech and every word is in exactly one
     piece, or in what was too short or too long. Clips do not overlap: a pause shorter than two margins is shared.
     """
-    spoken = [(word, _extent(word, heard.duration_s)) for word in words or ()]
-    extents = _merged(extent for _, extent in spoken)
+    timed = sorted(((_extent(word, heard.duration_s), word) for word in words or ()), key=lambda pair: pair[0])
+    starts_s = [extent.start_s for extent, _ in timed]
+    extents = _merged(extent for extent, _ in timed)
     speech = _merged([*heard.speech(settings.speech_threshold), *extents])
     cuts = Cuts([], [], [])
     if not speech:
@@ -78,8 +80,8 @@ def cut(heard: Heard, settings: SegmentConfig, shortest_s: float, words: Sequenc
         elif clip.duration_s < shortest_s - _ROUNDING_S:
             cuts.too_short.append(said)
         else:
-            inside = tuple(word for word, extent in spoken if said.start_s <= extent.start_s < said.end_s)
-            cuts.pieces.append(Piece(clip, _within(speech, said), inside))
+            inside = timed[bisect_left(starts_s, said.start_s) : bisect_left(starts_s, said.end_s)]
+            cuts.pieces.append(Piece(clip, _within(speech, said), tuple(word for _, word in inside)))
     return cuts
 
 
@@ -137,7 +139,7 @@ def _emergency_exits(heard: Heard, flow: list[Span], words: list[Span], settings
 def _quiet_places(heard: Heard, speech: Span, words: list[Span], every_s: float) -> list[_Place]:
     """The quietest moment of every stretch of `every_s`, none of them inside a word."""
     moments_s, loudness = _moments(heard, speech)
-    inner = [word for word in words if word.overlap_s(speech) > 0]
+    inner = _within(words, speech)
     edges_s = [speech.start_s, *(edge for word in inner for edge in (word.start_s, word.end_s)), speech.end_s]
     found_s = []
     for start_s, end_s in zip(edges_s[::2], edges_s[1::2], strict=True):
@@ -218,7 +220,8 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def _within(speech: list[Span], said: Span) -> tuple[Span, ...]:
-    """The spans of speech in a piece, the first and last cut off where it is."""
-    parts = (Span(max(span.start_s, said.start_s), min(span.end_s, said.end_s)) for span in speech)
-    return tuple(part for part in parts if part.duration_s > 0)
+def _within(spans: list[Span], stretch: Span) -> tuple[Span, ...]:
+    """Of spans in order that do not overlap, what lies in the stretch."""
+    first = bisect_right(spans, stretch.start_s, key=lambda span: span.end_s)
+    last = bisect_left(spans, stretch.end_s, key=lambda span: span.start_s)
+    return tuple(Span(max(span.start_s, stretch.start_s), min(span.end_s, stretch.end_s)) for span in spans[first:last])
