@@ -7,8 +7,13 @@ English words, different for different sounds, and the same every time.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+
+from cosytune.schema import TranscribeConfig
 
 WORDS = ["あ", "い", "う", "お", "か", "こ", "は", "日", "本", "。", " the", " you", " time", "!"]
 """What the tiny Whisper can say: one token each of Whisper's own vocabulary."""
@@ -16,6 +21,19 @@ LONGEST = 16
 """Tokens of a text, the four of the prompt among them."""
 CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz'", *"あいうえおかこはのにちんわ日本今"]
 """The vocabulary of the tiny wav2vec 2.0; as in the published ones `|` is the space and <pad> the blank."""
+
+
+def settings(parent: Path, **changes: Any) -> TranscribeConfig:
+    """`transcribe` with both tiny models, which are made in `parent` unless they are there (any process may ask)."""
+    with FileLock(parent / "tiny-whisper.lock"):
+        for name, make in (("faster-whisper-tiniest", make_whisper), ("wav2vec2-tiniest", make_aligner)):
+            if not (parent / name).exists():
+                making = parent / f"{name}.making"
+                shutil.rmtree(making, ignore_errors=True)
+                make(making).rename(parent / name)
+    model, align_model = (str(parent / name) for name in ("faster-whisper-tiniest", "wav2vec2-tiniest"))
+    given = {"model": model, "align_model": align_model, "batch_size": 4, "compute_type": "float32", **changes}
+    return TranscribeConfig(**given)
 
 
 def make_whisper(directory: Path, seed: int = 0) -> Path:
@@ -45,6 +63,7 @@ def make_whisper(directory: Path, seed: int = 0) -> Path:
         quiet = torch.ones(len(weight), dtype=torch.bool)
         quiet[loud] = False
         weight[quiet] = 0.0  # logit 0, and something among the others is always above: nothing else is ever said
+        model.model.decoder.layers[0].encoder_attn.out_proj.weight *= 8.0  # what is said should depend on the sound
         positions = model.model.decoder.embed_positions.weight
         positions[LONGEST:] = 100.0 * weight[ids["<|endoftext|>"]]  # drowns everything else: the text ends here
         # CTranslate2's own converter passes `dtype`, which transformers knows only from 4.56 on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,59 +25,54 @@ _MIN_KNOWN_SHARE = 0.5
 """Of a text's characters: with fewer in the model's vocabulary the times would be guesses."""
 
 
+@dataclass(frozen=True)
 class Aligner:
-    """A loaded model of one language."""
+    """A model of one language. `model`: float32 [1, n] at 16 kHz -> `.logits` [1, frames, vocabulary], 50 frames/s.
 
-    def __init__(self, directory: Path, settings: TranscribeConfig, language: str) -> None:
-        """Raises UserError when the directory cannot be loaded."""
-        device, _ = machine.choose(settings)
-        with quiet():
-            from transformers import Wav2Vec2FeatureExtractor
-            from whisperx.alignment import load_align_model
+    `dictionary`: lower-case character -> its column; `normalizes`: whether the model wants mean 0 and variance 1.
+    """
 
-            try:
-                model, metadata = load_align_model(language, device, model_name=str(directory), model_cache_only=True)
-                extractor = Wav2Vec2FeatureExtractor.from_pretrained(str(directory), local_files_only=True)
-            except (OSError, ValueError, RuntimeError) as failure:
-                raise UserError(
-                    f"transcribe.align_model: {directory}: cannot be loaded; move it away and fetch it again"
-                ) from failure
-        self._model = model.eval()
-        self._device = device
-        self._normalizes = bool(extractor.do_normalize)
-        self._dictionary: dict[str, int] = metadata["dictionary"]
-        self._blank = next((self._dictionary[name] for name in ("<pad>", "[pad]") if name in self._dictionary), 0)
-        self._is_spaceless = language in SPACELESS
+    model: Any
+    dictionary: Mapping[str, int]
+    is_spaceless: bool
+    normalizes: bool = False
+    device: str = "cpu"
 
     def words(self, samples: Any, text: str, span: Span, speech: Sequence[Span] = ()) -> tuple[Word, ...] | None:
         """The words of `text` in `samples` (float32 [n], 16 kHz), which are `span` of the recording; all lie in it.
 
-        A word lasts from its first character's sound to the next word's; where that is beyond the end of the `speech`
-        in which it began, it ends there. None when the text is too long for the sound, or mostly of characters that
-        the model does not know.
+        A word lasts from its first character's sound to the next word's; if the `speech` in which it began is over
+        before that, it ends there: CTC itself cannot tell a long vowel from a pause. None when the text is too long for
+        the sound, or mostly of characters that the model does not know.
         """
         from whisperx.alignment import backtrack, get_trellis, merge_repeats
 
-        units = split(text, self._is_spaceless)
+        units = split(text, self.is_spaceless)
         tokens, places = self._tokens(units)
-        known = sum(token in self._dictionary for token in tokens)
-        if not tokens or known < _MIN_KNOWN_SHARE * len(tokens) or len(tokens) > _frames(len(samples)):
+        if not self._can_read(units) or len(tokens) > _frames(len(samples)):
             return None
         emission, ids = self._with_wildcard(self._emission(samples), tokens)
-        path = backtrack(get_trellis(emission, ids, self._blank), emission, ids, self._blank)
+        path = backtrack(get_trellis(emission, ids, self.blank), emission, ids, self.blank)
         if path is None:
             return None
         characters = merge_repeats(path, tokens)  # one for each token; lasts until the next one sounds
-        words = []
-        for unit, (first, last) in zip(units, places, strict=True):
-            frames = (characters[first].start, characters[last].start + 1, characters[last].end)
-            begin_s, sounds_s, end_s = (min(span.start_s + frame * _HOP / RATE_HZ, span.end_s) for frame in frames)
-            words.append(Word(unit.text, Span(begin_s, max(sounds_s, min(end_s, _speech_end_s(begin_s, speech))))))
-        return tuple(words)
+        if speech:
+            characters[-1].end = -(-len(samples) // _HOP)  # WhisperX ends the last one as soon as it sounds
+        spans = [_trimmed(characters[first], characters[last], span, speech) for first, last in places]
+        return tuple(Word(unit.text, place) for unit, place in zip(units, spans, strict=True))
+
+    @property
+    def blank(self) -> int:
+        return next((self.dictionary[name] for name in ("<pad>", "[pad]") if name in self.dictionary), 0)
+
+    def _can_read(self, units: Sequence[Unit]) -> bool:
+        sounds = "".join(unit.sounds for unit in units)
+        known = sum(sound in self.dictionary for sound in sounds)
+        return bool(sounds) and known >= _MIN_KNOWN_SHARE * len(sounds)
 
     def _tokens(self, units: Sequence[Unit]) -> tuple[list[str], list[tuple[int, int]]]:
         """The characters to align, `|` between words where there are spaces, and each unit's first and last one."""
-        separator = [] if self._is_spaceless or "|" not in self._dictionary else ["|"]
+        separator = [] if self.is_spaceless or "|" not in self.dictionary else ["|"]
         tokens: list[str] = []
         places = []
         for unit in units:
@@ -91,10 +86,10 @@ class Aligner:
         import torch
 
         others = torch.ones(emission.size(1), dtype=torch.bool)
-        others[self._blank] = False
+        others[self.blank] = False
         wildcard = emission.size(1)
         emission = torch.cat([emission, emission[:, others].max(dim=1, keepdim=True).values], dim=1)
-        return emission, [self._dictionary.get(token, wildcard) for token in tokens]
+        return emission, [self.dictionary.get(token, wildcard) for token in tokens]
 
     def _emission(self, samples: Any) -> Any:
         """Log-probabilities float32 [frames, vocabulary]; a long recording in windows, for memory grows with n^2."""
@@ -111,11 +106,27 @@ class Aligner:
     def _logits(self, samples: Any) -> Any:
         import torch
 
-        sound = torch.as_tensor(samples, dtype=torch.float32, device=self._device)
-        if self._normalizes:  # as the model was trained; 1e-7 as in Wav2Vec2FeatureExtractor
+        sound = torch.as_tensor(samples, dtype=torch.float32, device=self.device)
+        if self.normalizes:  # as the model was trained; 1e-7 as in Wav2Vec2FeatureExtractor
             sound = (sound - sound.mean()) / torch.sqrt(sound.var(correction=0) + 1e-7)
         with torch.inference_mode():
-            return self._model(sound.unsqueeze(0)).logits[0].float().cpu()
+            return self.model(sound.unsqueeze(0)).logits[0].float().cpu()
+
+
+def load(directory: Path, settings: TranscribeConfig, language: str) -> Aligner:
+    """The model of a directory in memory. Raises UserError when it cannot be loaded."""
+    device, _ = machine.choose(settings)
+    with quiet():
+        from transformers import Wav2Vec2FeatureExtractor
+        from whisperx.alignment import load_align_model
+
+        try:
+            model, metadata = load_align_model(language, device, model_name=str(directory), model_cache_only=True)
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(str(directory), local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as failure:
+            remedy = "move it away and fetch it again"
+            raise UserError(f"transcribe.align_model: {directory}: cannot be loaded; {remedy}") from failure
+    return Aligner(model.eval(), metadata["dictionary"], language in SPACELESS, bool(extractor.do_normalize), device)
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,9 @@ def _frames(samples: int) -> int:
     return max(0, (samples - _FIELD) // _HOP + 1)
 
 
-def _speech_end_s(begin_s: float, speech: Sequence[Span]) -> float:
-    """Where the speech ends in which something begins: the first span that is not over by then."""
-    return next((span.end_s for span in speech if span.end_s > begin_s), float("inf"))
+def _trimmed(first: Any, last: Any, span: Span, speech: Sequence[Span]) -> Span:
+    """From where the first character sounds to the end of the last one, or of the speech if that comes before."""
+    frames = (first.start, last.start + 1, last.end)
+    begin_s, sounds_s, end_s = (min(span.start_s + frame * _HOP / RATE_HZ, span.end_s) for frame in frames)
+    speech_end_s = next((some.end_s for some in speech if some.end_s > begin_s), end_s)
+    return Span(begin_s, max(sounds_s, min(end_s, speech_end_s)))

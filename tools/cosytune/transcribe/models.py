@@ -13,7 +13,7 @@ from cosytune.schema import TranscribeConfig
 
 _WHISPER_FILES = ("config.json", "model.bin", "tokenizer.json", ("vocabulary.json", "vocabulary.txt"))
 _ALIGN_FILES = ("config.json", "preprocessor_config.json", "vocab.json", ("model.safetensors", "pytorch_model.bin"))
-_NEEDS_PREPROCESSOR = ("large-v3", "turbo", "distil-large-v3")
+_NEEDS_PREPROCESSOR = ("large", "large-v3", "large-v3.5", "turbo")
 """Models of 128 mel bands: without preprocessor_config.json faster-whisper would make 80."""
 
 ALIGNERS = {

@@ -80,8 +80,8 @@ def _hear_new(
     whisper = Whisper(directory, settings)
     languages = {job.name: language for job in jobs}
     if settings.language == "detect":
-        first = (job.read(job.chunks[0]) for job in jobs)
-        found = track(whisper.detect(first), "languages", total=len(jobs), unit="recording")
+        longest = (job.read(max(job.chunks, key=lambda span: span.duration_s)) for job in jobs)
+        found = track(whisper.detect(longest), "languages", total=len(jobs), unit="recording")
         languages = {job.name: code for job, code in zip(jobs, found, strict=True)}
         models.find_aligners(settings, languages.values())  # what is missing is said now, not after hours
     grouped = sorted(jobs, key=lambda job: languages[job.name])  # batches are of one language, and stay full

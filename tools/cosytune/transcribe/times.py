@@ -82,10 +82,10 @@ def _align(
     spoken: Mapping[str, Sequence[Spoken]], directories: Mapping[str, Path], settings: TranscribeConfig
 ) -> Iterator[Words | None]:
     """The words of span after span, language after language: one model at a time in memory."""
-    from cosytune.transcribe.align import Aligner
+    from cosytune.transcribe import align
 
     for language, some in spoken.items():
-        aligner = Aligner(directories[language], settings, language)
+        aligner = align.load(directories[language], settings, language)
         for one in some:
             for span, text in zip(one.spans, one.texts, strict=True):
                 yield aligner.words(one.job.read(span), text, span, one.job.speech) if text else None
