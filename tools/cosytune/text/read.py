@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cosytune.errors import UserError
@@ -60,19 +61,24 @@ def _decode(data: bytes, shown: str, language: str) -> tuple[str, str]:
 
 
 def _utf_16(data: bytes) -> str | None:
-    """With a byte order mark, or else in the order in which NULs are the high bytes of ASCII characters."""
+    """With a byte order mark, or else in the one order of bytes that gives a text."""
     if data.startswith(_BOMS):
         return _decoded(data, "utf-16")
-    low, high = data[0::2].count(0), data[1::2].count(0)
-    if low == high:
-        return None
-    return _strictly(data, "utf-16-le" if high > low else "utf-16-be")
+    orders = [_strictly(data, codec) for codec in ("utf-16-le", "utf-16-be")]
+    texts = [text for text in orders if text is not None and _is_mostly(_is_common, text)]
+    return texts[0] if len(texts) == 1 else None
+
+
+def _is_common(character: str) -> bool:
+    """In use: ASCII and other alphabets, Hangul, or likely in Japanese or Chinese. Swapped bytes give rare kanji."""
+    is_alphabetic = character < "\u0600" or "\uac00" <= character <= "\ud7a3"
+    return is_alphabetic or _is_likely(character, "euc_jp") or _is_likely(character, "gb18030")
 
 
 def _legacy(data: bytes, codec: str, language: str) -> str | None:
     """The text if `data` can be this encoding.
 
-    Bytes of EUC-JP are valid Chinese and Korean, too: kana must speak for it, and for Japanese without a hint.
+    Bytes of EUC-JP are valid Chinese and Korean, too: kana must speak for it, and against Chinese.
     """
     hinted = _BY_LANGUAGE.get(language)
     if hinted is not None and codec not in hinted:
@@ -80,9 +86,8 @@ def _legacy(data: bytes, codec: str, language: str) -> str | None:
     text = _strictly(data, codec)
     if text is None or not _is_plausible(text, codec):
         return None
-    if codec == "euc_jp" or hinted is None:
-        return text if _has_kana(text) is (codec != "gb18030") else None
-    return text
+    is_kanji_alone_well = codec == "cp932" and hinted is not None
+    return text if is_kanji_alone_well or _has_kana(text) is (codec != "gb18030") else None
 
 
 def _strictly(data: bytes, codec: str) -> str | None:
@@ -106,8 +111,11 @@ def _is_plausible(text: str, codec: str) -> bool:
     if all("\uff61" <= character <= "\uff9f" for character in letters):
         # half-width katakana; every other byte of EUC-JP's kana would be a mark among them
         return codec == "cp932" and 3 * sum(character <= "\uff65" for character in letters) <= len(letters)
-    likely = sum(_is_likely(character, codec) for character in letters)
-    return likely >= _LEAST_SHARE * len(letters)
+    return _is_mostly(lambda character: _is_likely(character, codec), letters)
+
+
+def _is_mostly(is_likely: Callable[[str], bool], characters: Sequence[str]) -> bool:
+    return sum(map(is_likely, characters)) >= _LEAST_SHARE * len(characters)
 
 
 def _is_likely(character: str, codec: str) -> bool:
