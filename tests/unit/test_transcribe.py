@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import socket
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,13 @@ def several() -> list[Job]:
 
 
 def test_one_queue_fills_its_batches_with_chunks_of_several_recordings(
-    settings: TranscribeConfig, batches: list[int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    settings: TranscribeConfig,
+    batches: list[int],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(socket.socket, "connect", no_network)
     jobs = several()
     transcripts = transcribe(jobs, settings, "ja", tmp_path)
     assert batches == [4, 4, 1]
@@ -119,6 +125,10 @@ def test_what_is_cached_loads_no_model(
     assert batches == []
 
 
+def no_network(*_: Any) -> None:
+    raise AssertionError("something was asked of the network")
+
+
 def no_model(*_: Any, **__: Any) -> None:
     raise AssertionError("a model was loaded")
 
@@ -145,24 +155,28 @@ def test_what_matters_is_heard_again(
     assert sum(batches) == len(one.chunks)
 
 
-def test_a_stopped_run_goes_on_after_the_last_recording_that_was_done(
-    settings: TranscribeConfig, batches: list[int], tmp_path: Path
-) -> None:
-    jobs = several()
+def test_a_stopped_run_goes_on_where_it_was(settings: TranscribeConfig, batches: list[int], tmp_path: Path) -> None:
+    jobs = [job("short", sound(0, 2)), job("long", sound(1, 14), 7), job("last", sound(2, 2))]
     whole = transcribe(jobs, settings, "ja", tmp_path / "whole")
+    heard_before_s = 10.0
 
-    def stop(_: Span) -> np.ndarray:
-        raise SystemExit(143)
+    def read(span: Span) -> np.ndarray:
+        if span.end_s > heard_before_s:
+            raise SystemExit(143)  # as SIGTERM does
+        return jobs[1].read(span)
 
-    broken = [*jobs[:3], Job(jobs[3].name, jobs[3].digest, jobs[3].chunks, stop), jobs[4]]
+    broken = Job(jobs[1].name, jobs[1].digest, jobs[1].chunks, read)
+    pairs = settings.model_copy(update={"batch_size": 2})
     batches.clear()
     with pytest.raises(SystemExit):
-        transcribe(broken, settings.model_copy(update={"batch_size": 2}), "ja", tmp_path / "stopped")
-    assert batches == [2, 2, 2]
+        transcribe([jobs[0], broken, jobs[2]], pairs, "ja", tmp_path / "stopped")
+    assert batches == [2, 2, 2], "the short one and five chunks of the long one, four of which are kept"
     batches.clear()
-    resumed = transcribe(jobs, settings, "ja", tmp_path / "stopped")
-    assert {name: one.text for name, one in resumed.items()} == {name: one.text for name, one in whole.items()}
-    assert batches == [3]
+    resumed = transcribe(jobs, pairs, "ja", tmp_path / "stopped")
+    assert batches == [2, 2]
+    for name, transcript in whole.items():
+        assert [one.text for one in resumed[name].segments] == [one.text for one in transcript.segments]
+        assert resumed[name].words == transcript.words
 
 
 @pytest.mark.parametrize("damage", ["", "{", "null", "[]", '{"language": "ja", "texts": ["a"], "scores": []}'])
@@ -271,21 +285,28 @@ def test_a_text_in_a_script_that_the_model_cannot_read_is_not_aligned(
     assert align_given([one], {"a": "。。。"}, settings, "ja", tmp_path) == {"a": None}
 
 
-@pytest.fixture
-def broken_model(settings: TranscribeConfig, tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "broken"
-    directory.mkdir()
-    for path in Path(settings.model).iterdir():
-        (directory / path.name).write_bytes(path.read_bytes()[:1000] if path.name == "model.bin" else path.read_bytes())
-    yield directory
+def test_damaged_models_are_a_line_and_no_traceback(settings: TranscribeConfig, tmp_path: Path) -> None:
+    for key, weights in (("model", "model.bin"), ("align_model", "model.safetensors")):
+        broken = tmp_path / key
+        shutil.copytree(getattr(settings, key), broken)
+        (broken / weights).write_bytes((broken / weights).read_bytes()[:1000])
+        with pytest.raises(UserError, match=f"transcribe.{key}: {broken}: cannot be loaded.*move it away and fetch it"):
+            transcribe(
+                [job("a", sound(1, 2))], settings.model_copy(update={key: str(broken)}), "ja", tmp_path / "cache"
+            )
 
 
-def test_a_damaged_model_is_a_line_and_no_traceback(
-    settings: TranscribeConfig, broken_model: Path, tmp_path: Path
+def test_what_the_model_is_not_made_for_is_said(
+    settings: TranscribeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = settings.model_copy(update={"model": str(broken_model)})
-    with pytest.raises(UserError, match=r"broken: cannot be loaded \(.+\); move it away and fetch it again"):
-        transcribe([job("a", sound(1, 2))], broken, "ja", tmp_path / "cache")
+    jobs = [job("a", sound(1, 2))]
+    with pytest.raises(UserError, match="does not know the language 'yue'"):
+        transcribe(jobs, settings, "yue", tmp_path / "cache")
+    other = tmp_path / "other"
+    shutil.copytree(settings.model, other)
+    (other / "preprocessor_config.json").write_text('{"feature_size": 128}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"preprocessor_config.json: the model wants 80 mel bands, not 128"):
+        transcribe(jobs, settings.model_copy(update={"model": str(other)}), "ja", tmp_path / "cache")
 
 
 def test_what_the_machine_cannot_do_is_said(settings: TranscribeConfig, tmp_path: Path) -> None:

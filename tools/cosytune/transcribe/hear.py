@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -60,16 +61,19 @@ class Whisper:
 
         model = self._pipeline.model
         is_multilingual = model.model.is_multilingual
-        if language != "en" if not is_multilingual else model.hf_tokenizer.token_to_id(f"<|{language}|>") is None:
-            raise UserError(
-                f"transcribe.model: {self._directory}: does not know language '{language}'; large-v3 knows it"
-            )
+        is_known = (
+            model.hf_tokenizer.token_to_id(f"<|{language}|>") is not None if is_multilingual else language == "en"
+        )
+        if not is_known:
+            remedy = "take one that does, such as large-v3"
+            raise UserError(f"transcribe.model: {self._directory}: does not know the language '{language}'; {remedy}")
         return Tokenizer(model.hf_tokenizer, is_multilingual, task="transcribe", language=language)
 
 
 def _load(directory: Path, settings: TranscribeConfig) -> Any:
     """WhisperX's pipeline without its voice-activity detector: the chunks are ours."""
     device, compute_type = machine.choose(settings)
+    os.environ["PYANNOTE_METRICS_ENABLED"] = "false"  # whisperx imports pyannote, which would report its use
     with quiet():
         from whisperx.asr import load_model
 

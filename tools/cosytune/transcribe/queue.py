@@ -1,54 +1,56 @@
-"""Recordings -> transcripts: one queue of chunks for all of them, each recording cached as soon as it is done."""
+"""Recordings -> transcripts: one queue of chunks for all of them, cached recording by recording as it moves on."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cosytune.audio.span import Span
 from cosytune.progress import track
 from cosytune.schema import TranscribeConfig
 from cosytune.transcribe import models
 from cosytune.transcribe.cache import Cache, key
-from cosytune.transcribe.times import Spoken, find_times
+from cosytune.transcribe.times import Spoken, Words, find_times
 from cosytune.transcribe.transcript import Job, Segment, Transcript
+
+if TYPE_CHECKING:
+    from cosytune.transcribe.hear import Whisper
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A recording as Whisper heard it: the text of each chunk and the mean log-probability of its tokens."""
+    """A recording as far as Whisper heard it: the text of each chunk and the mean log-probability of its tokens."""
 
     language: str
-    texts: tuple[str, ...]
-    scores: tuple[float, ...]
+    texts: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    def grown(self, text: str, score: float) -> Heard:
+        return Heard(self.language, (*self.texts, text), (*self.scores, score))
 
 
 def transcribe(jobs: Sequence[Job], settings: TranscribeConfig, language: str, cache: Path) -> dict[str, Transcript]:
     """Name -> transcript, for all jobs. `language` is the recipe's; `cache`: a directory of our own, made if needed.
 
-    What is in the cache costs nothing, not even the loading of a model; a killed run goes on after the last recording
-    that was done. Raises UserError when a model is missing, before anything is heard.
+    What is in the cache costs nothing, not even the loading of a model; a killed run goes on where it was, but for a
+    batch's worth of chunks. Raises UserError when a model is missing, before anything is heard.
     """
+    assert len({job.name for job in jobs}) == len(jobs), "two jobs of one name"
     found = models.find_models(settings, language)
     store = Cache(cache)
     heard = _hear_all(jobs, settings, language, found.whisper, store)
-    spoken = [Spoken(job, heard[job.name].language, job.chunks, heard[job.name].texts) for job in jobs]
-    times = find_times(spoken, settings, store)
-    return {
-        job.name: Transcript(
-            heard[job.name].language,
-            tuple(
-                Segment(span, text, score, words)
-                for span, text, score, words in zip(
-                    job.chunks, heard[job.name].texts, heard[job.name].scores, times[job.name], strict=True
-                )
-            ),
-        )
-        for job in jobs
-    }
+    times = find_times(
+        [Spoken(job, heard[job.name].language, job.chunks, heard[job.name].texts) for job in jobs], settings, store
+    )
+    return {job.name: _transcript(job, heard[job.name], times[job.name]) for job in jobs}
+
+
+def _transcript(job: Job, heard: Heard, times: Sequence[Words | None]) -> Transcript:
+    chunks = zip(job.chunks, heard.texts, heard.scores, times, strict=True)
+    return Transcript(heard.language, tuple(Segment(*parts) for parts in chunks))
 
 
 def _hear_all(
@@ -57,51 +59,49 @@ def _hear_all(
     identity = models.identity(directory)
     wanted = language if settings.language == "recipe" else "detect"
     keys = {job.name: _key(job, settings, wanted, identity) for job in jobs}
-    heard = {job.name: Heard(language, (), ()) for job in jobs if not job.chunks}
-    new = []
-    for job in jobs:
-        if job.chunks and (known := store.get(keys[job.name], partial(_parse, job))):
-            heard[job.name] = known
-        elif job.chunks:
-            new.append(job)
+    heard = {job.name: store.get(keys[job.name], partial(_parse, job)) or Heard(language) for job in jobs}
+    new = [job for job in jobs if len(heard[job.name].texts) < len(job.chunks)]
     if new:
-        for name, result in _hear_new(new, settings, language, directory):
+        for name, result in _hear_new(new, heard, settings, directory):
             store.put(keys[name], {"language": result.language, "texts": result.texts, "scores": result.scores})
             heard[name] = result
     return heard
 
 
 def _hear_new(
-    jobs: Sequence[Job], settings: TranscribeConfig, language: str, directory: Path
+    jobs: Sequence[Job], known: Mapping[str, Heard], settings: TranscribeConfig, directory: Path
 ) -> Iterator[tuple[str, Heard]]:
-    """Each recording as soon as its last chunk is heard."""
+    """Each recording when its last chunk is heard, and a long one on the way there, a batch's worth of chunks apart."""
     from cosytune.transcribe.hear import Whisper
 
     whisper = Whisper(directory, settings)
-    languages = {job.name: language for job in jobs}
+    heard = {job.name: known[job.name] for job in jobs}
     if settings.language == "detect":
-        longest = (job.read(max(job.chunks, key=lambda span: span.duration_s)) for job in jobs)
-        found = track(whisper.detect(longest), "languages", total=len(jobs), unit="recording")
-        languages = {job.name: code for job, code in zip(jobs, found, strict=True)}
-        models.find_aligners(settings, languages.values())  # what is missing is said now, not after hours
-    grouped = sorted(jobs, key=lambda job: languages[job.name])  # batches are of one language, and stay full
-    queue = [(job, index) for job in grouped for index in range(len(job.chunks))]
-    done: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        heard |= _detect([job for job in jobs if not heard[job.name].texts], whisper)
+        models.find_aligners(settings, (one.language for one in heard.values()))  # said now, not after hours
+    grouped = sorted(jobs, key=lambda job: heard[job.name].language)  # batches are of one language, and stay full
+    queue = [(job, span) for job in grouped for span in job.chunks[len(heard[job.name].texts) :]]
+    languages = {name: one.language for name, one in heard.items()}
     results = track(_hear_queue(whisper, queue, languages), "transcribe", total=len(queue), unit="chunk")
     for result, (job, _) in zip(results, queue, strict=True):
-        done[job.name].append(result)
-        if len(done[job.name]) == len(job.chunks):
-            texts, scores = zip(*done.pop(job.name), strict=True)
-            yield job.name, Heard(languages[job.name], texts, scores)
+        one = heard[job.name] = heard[job.name].grown(*result)
+        if len(one.texts) == len(job.chunks) or len(one.texts) % settings.batch_size == 0:
+            yield job.name, one
     whisper.close()
 
 
+def _detect(jobs: Sequence[Job], whisper: Whisper) -> dict[str, Heard]:
+    """The language of each recording, by its longest chunk."""
+    longest = (job.read(max(job.chunks, key=lambda span: span.duration_s)) for job in jobs)
+    found = track(whisper.detect(longest), "languages", total=len(jobs), unit="recording")
+    return {job.name: Heard(language) for job, language in zip(jobs, found, strict=True)}
+
+
 def _hear_queue(
-    whisper: Any, queue: Sequence[tuple[Job, int]], languages: Mapping[str, str]
+    whisper: Whisper, queue: Sequence[tuple[Job, Span]], languages: Mapping[str, str]
 ) -> Iterator[tuple[str, float]]:
     for language in dict.fromkeys(languages[job.name] for job, _ in queue):
-        of_language = (job.read(job.chunks[index]) for job, index in queue if languages[job.name] == language)
-        yield from whisper.hear(of_language, language)
+        yield from whisper.hear((job.read(span) for job, span in queue if languages[job.name] == language), language)
 
 
 def _key(job: Job, settings: TranscribeConfig, language: str, identity: Sequence[str | int]) -> str:
@@ -111,6 +111,6 @@ def _key(job: Job, settings: TranscribeConfig, language: str, identity: Sequence
 
 def _parse(job: Job, value: Any) -> Heard:
     heard = Heard(str(value["language"]), tuple(map(str, value["texts"])), tuple(map(float, value["scores"])))
-    if not len(heard.texts) == len(heard.scores) == len(job.chunks):
+    if not len(heard.texts) == len(heard.scores) <= len(job.chunks):
         raise ValueError(f"{job.name}: not one text for each chunk")
     return heard
