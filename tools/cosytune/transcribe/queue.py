@@ -77,7 +77,7 @@ def _hear_new(
     whisper = Whisper(directory, settings)
     heard = {job.name: known[job.name] for job in jobs}
     if settings.language == "detect":
-        heard |= _detect([job for job in jobs if not heard[job.name].texts], whisper)
+        heard |= _detect([job for job in jobs if not heard[job.name].texts], whisper)  # a begun one has its language
         models.find_aligners(settings, (one.language for one in heard.values()))  # said now, not after hours
     grouped = sorted(jobs, key=lambda job: heard[job.name].language)  # batches are of one language, and stay full
     queue = [(job, span) for job in grouped for span in job.chunks[len(heard[job.name].texts) :]]
@@ -93,7 +93,7 @@ def _hear_new(
 def _detect(jobs: Sequence[Job], whisper: Whisper) -> dict[str, Heard]:
     """The language of each recording, by its longest chunk."""
     longest = (job.read(max(job.chunks, key=lambda span: span.duration_s)) for job in jobs)
-    found = track(whisper.detect(longest), "languages", total=len(jobs), unit="recording")
+    found = track(whisper.detect(longest), "languages", total=len(jobs), unit="recording") if jobs else ()
     return {job.name: Heard(language) for job, language in zip(jobs, found, strict=True)}
 
 
