@@ -128,11 +128,24 @@ def test_nothing_said_makes_nothing() -> None:
 
 
 def test_a_cut_goes_to_the_longest_pause() -> None:
-    """5.5 s, a pause of 0.2 s, 2 s, one of 0.5 s, 5 s: the first could be longer, but its pause would be a bad one."""
-    cuts = cut(heard([(1.0, 6.5), (6.7, 8.7), (9.2, 14.2)], 15.0), SETTINGS, SHORTEST_S)
+    """Cut at the first pause, both clips would be of middle length; the second is a better pause."""
+    cuts = cut(heard([(1.0, 6.0), (6.16, 10.0), (10.4, 13.3)], 14.0), SETTINGS, SHORTEST_S)
     assert len(cuts.pieces) == 2
-    assert cuts.pieces[0].span.end_s == pytest.approx(8.9, abs=FRAME_S)
-    assert cuts.pieces[1].span.start_s == pytest.approx(9.0, abs=FRAME_S)
+    assert cuts.pieces[0].span.end_s == pytest.approx(10.2, abs=FRAME_S)
+    assert cuts.pieces[1].span.start_s == pytest.approx(10.2, abs=FRAME_S)
+
+
+def test_a_poor_pause_is_used_only_if_it_must_be() -> None:
+    """Three clips at poor pauses would be of middle length; two are enough."""
+    spans = [(1.3, 7.5), (7.7, 10.75), (10.95, 14.0), (14.2, 20.4)]
+    cuts = cut(heard(spans, 22.0), SegmentConfig(min_pause_s=0.3), SHORTEST_S)
+    assert [piece.span.end_s for piece in cuts.pieces[:-1]] == [pytest.approx(10.85, abs=FRAME_S)]
+
+
+def test_speech_is_not_dropped_to_please_its_neighbours() -> None:
+    cuts = cut(heard([(1.0, 6.0), (6.9, 7.3), (8.2, 13.2)], 14.0), SETTINGS, SHORTEST_S)
+    assert cuts.too_short == []
+    assert sorted(len(piece.speech) for piece in cuts.pieces) == [1, 2]
 
 
 def test_the_whole_is_looked_at_not_the_next_cut() -> None:

@@ -64,12 +64,14 @@ def assert_alike(found: list[Span], expected: list[Span], within_s: float) -> No
         assert one.end_s == pytest.approx(other.end_s, abs=within_s)
 
 
-@pytest.mark.parametrize("number", [1, 9])
-def test_probabilities_are_those_of_silero_vad(detector: SpeechDetector, number: int) -> None:
+@pytest.mark.parametrize("number", [None, 1, 9])
+def test_probabilities_are_those_of_silero_vad(
+    detector: SpeechDetector, spoken: np.ndarray, number: int | None
+) -> None:
     import torch
     from silero_vad import load_silero_vad
 
-    samples = lj(number)
+    samples = soxr.resample(spoken, 48000, RATE_HZ) if number is None else lj(number)
     ours = detector.probabilities([samples])
     np.testing.assert_allclose(ours, load_silero_vad(sequence=True).audio_forward(samples), atol=1e-5)
     with warnings.catch_warnings():
@@ -127,6 +129,9 @@ def test_parts_heard_apart_are_as_the_whole(detector: SpeechDetector, spoken: np
     assert joined.duration_s == pytest.approx(len(samples) / 24000)
     np.testing.assert_array_equal(joined.levels_db, whole.levels_db)
     assert len(joined.probabilities) == len(whole.probabilities) == np.ceil(whole.duration_s / FRAME_S)
+    for border in range(250, len(whole.probabilities), 250):
+        first = slice(border, border + 6)
+        np.testing.assert_allclose(joined.probabilities[first], whole.probabilities[first], atol=0.1)
     assert_alike(joined.speech(0.5), whole.speech(0.5), within_s=0.1)
     assert len(whole.speech(0.5)) > 10
 

@@ -20,17 +20,15 @@ from cosytune.audio.span import Span, Word
 from cosytune.audio.vad import FRAME_S
 from cosytune.schema import SegmentConfig
 
-_LONG_PAUSE_S = 1.0  # a clip carries no longer pause in it,
-_LONGEST_PAUSE_S = 2.0  # but for one that would be too short without, and never one longer than this
+_LONGEST_PAUSE_S = 2.0  # no clip carries a longer one
 
 # Costs: each is avoided at the price of several of those below it.
 _OVERLONG = 1000.0  # a word that fills more than a clip
 _DROPPED = 40.0  # speech that is lost
 _TOO_SHORT = 10.0  # a clip below the minimum, and 1 more for each second
 _CUT_IN_SPEECH = 6.0  # where it is quietest; twice that where it is loudest
-_LONG_PAUSE = 4.0  # carried along, for each second of it
 _CUT_AT_PAUSE = 2.0  # at one of 0 s, a factor e less for every 0.3 s
-_PAUSE = 0.5  # carried along, for each second of it: from 0.6 s up it is better to cut, as far as lengths allow
+_PAUSE = 0.5  # carried along, for each second: 0.6 s are better cut at, and 1 s always, if both sides are long enough
 _LENGTH = 0.2  # at the minimum and at the maximum
 
 _ROUNDING_S = 1e-9
@@ -198,9 +196,7 @@ def _cost(length_s: float, settings: SegmentConfig, shortest_s: float) -> float:
 
 
 def _carrying(pause_s: float) -> float:
-    if pause_s > _LONGEST_PAUSE_S:
-        return math.inf
-    return pause_s * (_LONG_PAUSE if pause_s > _LONG_PAUSE_S else _PAUSE)
+    return _PAUSE * pause_s if pause_s <= _LONGEST_PAUSE_S else math.inf
 
 
 def _extent(word: Word, duration_s: float) -> Span:

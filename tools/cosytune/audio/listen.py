@@ -21,7 +21,6 @@ _LEVELS_PER_S = 100
 PART_S = 300  # a multiple of WARM_UP_S
 
 _WARM_UP_S = 4  # what the detector hears before its part; whole frames and whole samples at any rate in Hz
-_LOOK_AHEAD_S = 0.1  # beyond the part's end, for the resampler's filter
 _BLOCK_SAMPLES = 1 << 18
 _FLOOR_DB = -120.0  # digital silence
 _LOUD_PERCENTILE, _LOUD_DB = 99.0, -12.0
@@ -66,7 +65,7 @@ def listen(track: Path, rate_hz: int, start: int, end: int, detector: SpeechDete
     levels_db = _levels_db(track, rate_hz, start, end)
     gain = 10 ** ((_LOUD_DB - float(np.percentile(levels_db, _LOUD_PERCENTILE))) / 20)
     warm_up_s = min(_WARM_UP_S, start // rate_hz)
-    blocks = _read(track, start - warm_up_s * rate_hz, end + int(_LOOK_AHEAD_S * rate_hz))
+    blocks = _read(track, start - warm_up_s * rate_hz, end)
     probabilities = detector.probabilities(_at_detector_rate(blocks, rate_hz, gain))
     first, count = frames_in(warm_up_s), frames_in((end - start) / rate_hz)
     return Heard(probabilities[first : first + count], levels_db, (end - start) / rate_hz)
