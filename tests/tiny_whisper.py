@@ -11,10 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
+from cosytune.audio.span import Span
 from cosytune.schema import TranscribeConfig
+from cosytune.transcribe import Job
 
+RATE_HZ = 16000
 WORDS = ["あ", "い", "う", "お", "か", "こ", "は", "日", "本", "。", " the", " you", " time", "!"]
 """What the tiny Whisper can say: one token each of Whisper's own vocabulary."""
 LONGEST = 16
@@ -116,3 +120,35 @@ def _language_codes() -> list[str]:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def sound(seed: int, seconds: float) -> np.ndarray:
+    """Noise that swells, float32 [n]; another one for each seed."""
+    draw = np.random.default_rng(seed)
+    samples = draw.standard_normal(round(seconds * RATE_HZ))
+    swelling = np.sin(np.arange(len(samples)) * (seed + 1) / 3000)
+    return (0.1 * samples * swelling).astype(np.float32)
+
+
+def tone(hz: float, seconds: float = 3.0) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)).astype(np.float32)
+
+
+def hiss(seed: int, seconds: float = 3.0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
+
+
+def job(name: str, samples: np.ndarray, chunks: int = 1) -> Job:
+    """A recording in so many chunks of equal length."""
+    length_s = len(samples) / RATE_HZ / max(1, chunks)
+    spans = tuple(Span(index * length_s, (index + 1) * length_s) for index in range(chunks))
+    return Job(name, f"digest of {name}", spans, lambda span: cut(samples, span))
+
+
+def cut(samples: np.ndarray, span: Span) -> np.ndarray:
+    return samples[round(span.start_s * RATE_HZ) : round(span.end_s * RATE_HZ)]
+
+
+def several() -> list[Job]:
+    """Five recordings of 1, 2, 3, 1 and 2 chunks: nine."""
+    return [job(f"audio/{n}.wav", sound(n, 2 * chunks), chunks) for n, chunks in enumerate((1, 2, 3, 1, 2))]

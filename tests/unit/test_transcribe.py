@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import socket
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ import tiny_whisper
 from cosytune.audio.span import Span
 from cosytune.errors import UserError
 from cosytune.schema import TranscribeConfig
-from cosytune.transcribe import Job, Segment, Transcript, align_given, chunk, join, transcribe
+from cosytune.transcribe import Job, Segment, Transcript, transcribe
 from cosytune.transcribe import models as transcribe_models
-
-RATE_HZ = 16000
+from tiny_whisper import hiss, job, several, sound, tone
 
 
 @pytest.fixture(scope="module")
@@ -40,38 +38,6 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(WhisperModel, "generate_segment_batched", counted)
     return sizes
-
-
-def sound(seed: int, seconds: float) -> np.ndarray:
-    """Noise that swells, float32 [n]; another one for each seed."""
-    draw = np.random.default_rng(seed)
-    samples = draw.standard_normal(round(seconds * RATE_HZ))
-    swelling = np.sin(np.arange(len(samples)) * (seed + 1) / 3000)
-    return (0.1 * samples * swelling).astype(np.float32)
-
-
-def tone(hz: float, seconds: float = 3.0) -> np.ndarray:
-    return (0.3 * np.sin(2 * np.pi * hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)).astype(np.float32)
-
-
-def hiss(seed: int, seconds: float = 3.0) -> np.ndarray:
-    return (0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE_HZ))).astype(np.float32)
-
-
-def job(name: str, samples: np.ndarray, chunks: int = 1) -> Job:
-    """A recording in so many chunks of equal length."""
-    length_s = len(samples) / RATE_HZ / max(1, chunks)
-    spans = tuple(Span(index * length_s, (index + 1) * length_s) for index in range(chunks))
-    return Job(name, f"digest of {name}", spans, lambda span: cut(samples, span))
-
-
-def cut(samples: np.ndarray, span: Span) -> np.ndarray:
-    return samples[round(span.start_s * RATE_HZ) : round(span.end_s * RATE_HZ)]
-
-
-def several() -> list[Job]:
-    """Five recordings of 1, 2, 3, 1 and 2 chunks: nine."""
-    return [job(f"audio/{n}.wav", sound(n, 2 * chunks), chunks) for n, chunks in enumerate((1, 2, 3, 1, 2))]
 
 
 def test_one_queue_fills_its_batches_with_chunks_of_several_recordings(
@@ -221,68 +187,9 @@ def test_a_missing_align_model_of_a_detected_language_is_said_before_anything_is
     assert batches == []
 
 
-@pytest.mark.parametrize("language", ["ja", "en"])
-def test_words_are_in_order_and_in_their_chunk_and_give_the_text_back(
-    settings: TranscribeConfig, tmp_path: Path, language: str
-) -> None:
-    for transcript in transcribe(several(), settings, language, tmp_path).values():
-        for segment in transcript.segments:
-            assert segment.words
-            spans = [word.span for word in segment.words]
-            assert segment.span.start_s <= spans[0].start_s
-            assert spans[-1].end_s <= segment.span.end_s
-            assert all(span.start_s < span.end_s for span in spans)
-            assert all(one.end_s <= other.start_s + 1e-9 for one, other in pairwise(spans))
-            assert join(segment.words, language) == segment.text
-        assert transcript.words is not None
-        assert join(transcript.words, language) == transcript.text
-
-
-def test_without_an_align_model_the_times_are_unknown(settings: TranscribeConfig, tmp_path: Path) -> None:
-    without = settings.model_copy(update={"align_model": "none"})
-    heard = transcribe([job("a", sound(1, 4), 2)], without, "ja", tmp_path)["a"]
-    aligned = transcribe([job("a", sound(1, 4), 2)], settings, "ja", tmp_path)["a"]
-    assert heard.words is None
-    assert [segment.words for segment in heard.segments] == [None, None]
-    assert heard.text == aligned.text
-
-
-def test_a_chunk_whose_text_does_not_fit_its_sound_is_the_only_one_without_times(
-    settings: TranscribeConfig, tmp_path: Path
-) -> None:
-    samples = sound(1, 4)
-    spans = (Span(0.0, 2.0), Span(2.0, 2.03), Span(2.1, 4.0))
-    one = Job("a", "digest", spans, lambda span: cut(samples, span))
-    heard = transcribe([one], settings, "ja", tmp_path)["a"]
-    assert [segment.words is None for segment in heard.segments] == [False, True, False]
-    assert heard.segments[1].text
-    assert heard.words is None
-
-
 def test_a_recording_without_speech_has_no_segments(settings: TranscribeConfig, tmp_path: Path) -> None:
     assert transcribe([job("a", sound(1, 1), 0)], settings, "ja", tmp_path) == {"a": Transcript("ja", ())}
     assert transcribe([], settings, "ja", tmp_path) == {}
-
-
-def test_a_given_text_is_aligned_with_a_recording_of_more_than_30_s(settings: TranscribeConfig, tmp_path: Path) -> None:
-    jobs = [job("long", sound(1, 70), 3), job("too long", sound(2, 301), 11), job("silent", sound(3, 40), 0)]
-    text = "こんにちは、日本の「本」。 2024 OK!"
-    found = align_given(jobs, dict.fromkeys((one.name for one in jobs), text), settings, "ja", tmp_path)
-    assert found["too long"] is None
-    assert found["silent"] is None
-    words = found["long"]
-    assert words is not None
-    assert [word.text for word in words] == [*"こんにち", "は、", *"日本の", "「本」。 ", *"202", "4 ", "O", "K!"]
-    assert join(words, "ja") == text
-    assert words[-1].span.end_s <= 70
-
-
-def test_a_text_in_a_script_that_the_model_cannot_read_is_not_aligned(
-    settings: TranscribeConfig, tmp_path: Path
-) -> None:
-    one = job("a", sound(1, 40), 2)
-    assert align_given([one], {"a": "Привет, мир"}, settings, "ja", tmp_path) == {"a": None}
-    assert align_given([one], {"a": "。。。"}, settings, "ja", tmp_path) == {"a": None}
 
 
 def test_damaged_models_are_a_line_and_no_traceback(settings: TranscribeConfig, tmp_path: Path) -> None:
@@ -317,20 +224,6 @@ def test_what_the_machine_cannot_do_is_said(settings: TranscribeConfig, tmp_path
     for change, message in (({"device": "cuda"}, "no GPU"), ({"compute_type": "float16"}, "not on this cpu")):
         with pytest.raises(UserError, match=message):
             transcribe([job("a", sound(1, 2))], settings.model_copy(update=change), "ja", tmp_path)
-
-
-def test_open_jtalk_speaks_and_the_queue_hears(settings: TranscribeConfig, tmp_path: Path) -> None:
-    import pyopenjtalk
-    import soxr
-
-    wave, rate_hz = pyopenjtalk.tts("こんにちは。今日は良い天気ですね。")
-    samples = soxr.resample(wave / 32768, rate_hz, RATE_HZ).astype(np.float32)
-    speech = (Span(0.2, len(samples) / RATE_HZ),)
-    one = Job("声.wav", "digest", chunk(speech), lambda span: cut(samples, span), speech)
-    heard = transcribe([one], settings, "ja", tmp_path)["声.wav"]
-    assert heard.text
-    assert heard.words is not None
-    assert heard.words[-1].span.end_s == speech[0].end_s
 
 
 def test_a_decoder_in_a_loop_is_doubtful() -> None:
