@@ -28,7 +28,8 @@ QUARANTINED: dict[str, tuple[str, list[dict[str, Any]]]] = {
         ],
     ),
 }
-SILENT = "r-007"  # no wav: it could not be cut
+SILENT = "r-007"  # no wav
+NOTHING = "audio/空.wav"  # no clip could be cut from it
 
 
 def speak(path: Path, text: str, seconds: float | None = None) -> float:
@@ -50,7 +51,7 @@ def speak(path: Path, text: str, seconds: float | None = None) -> float:
 
 
 def make(recipe: Path) -> Layout:
-    """conf.yaml, data/all and data/quarantine of a Japanese recipe with 3 kept clips and 4 in quarantine."""
+    """conf.yaml, data/all and data/quarantine of a Japanese recipe with 3 kept clips and 5 in quarantine."""
     layout = Layout(recipe)
     files.write_text(layout.conf, "language: ja\n")
     durations = {utt: speak(layout.data_all / "wav" / f"{utt}.wav", text) for utt, text in KEPT.items()}
@@ -67,6 +68,8 @@ def make(recipe: Path) -> Layout:
         drops.append(entry(utt, text, speak(wav, text or "書き起こしがありません。")) | {"reasons": reasons})
     silence = [{"reason": "no_speech", "value": None, "threshold": None}]
     drops.append(entry(SILENT, "無音。", 3.2) | {"reasons": silence})
+    nothing = {"utt": None, "source": NOTHING, "speaker": "r", "recording": "r-空", "start_s": 0.0, "end_s": 1.5}
+    drops.append(nothing | {"duration_s": 1.5, "reasons": [silence[0] | {"reason": "silent", "meaning": "all zeros"}]})
     clips = [entry(utt, text, durations[utt]) for utt, text in KEPT.items()]
     clips[2] |= {
         "written": "会議は10月25日の午後3時から始まります。",

@@ -33,7 +33,7 @@ def main() -> None:
     layout = Layout(configs.find_recipe(arguments.recipe))
     review = Review(layout, _language(layout))
     counts = _counts(layout)
-    with _listen(arguments.port) as listener:
+    with listen(arguments.port) as listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         address = f"http://{_HOST}:{port}/{token}/"
@@ -43,7 +43,7 @@ def main() -> None:
         )
         if arguments.open:
             webbrowser.open(address)
-        _serve(Guard(build(review), token, port), listener)
+        server(Guard(build(review), token, port)).run(sockets=[listener])
 
 
 def _language(layout: Layout) -> str:
@@ -62,7 +62,8 @@ def _counts(layout: Layout) -> str:
     return f"{layout.recipe.name}: {kept} kept + {len(every) - kept} in quarantine = {len(every)} clips"
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int) -> socket.socket:
+    """A socket on loopback; 0: any free port."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -74,18 +75,19 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _serve(app: Guard, listener: socket.socket) -> None:
-    """Until a signal: uvicorn ends the open requests, then lets the signal have its usual effect."""
-    settings = uvicorn.Config(
-        app,
-        lifespan="off",
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
+def server(app: Guard) -> uvicorn.Server:
+    """At a signal it ends the open requests, then lets the signal have its usual effect."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_level="warning",
+            access_log=False,  # it would write the token
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
     )
-    uvicorn.Server(settings).run(sockets=[listener])
 
 
 def _port(text: str) -> int:

@@ -21,7 +21,7 @@ _SHOWN = ("speaker", "recording", "start_s", "end_s", "duration_s", "written", "
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of the last run of stage 0. `entry`: its own in report.json. `reasons`: why it is in quarantine."""
+    """A clip of the last run of stage 0. `entry`: its own in report.json. `utt`: "" where nothing could be cut."""
 
     source: str
     utt: str
@@ -40,7 +40,8 @@ class Clip:
 
     @property
     def reasons(self) -> list[dict[str, Any]]:
-        return list(self.entry.get("reasons", ()))
+        """Why it is in quarantine, or what the gates have against it though the user keeps it."""
+        return list(self.entry.get("reasons") or self.entry.get("overruled") or ())
 
 
 Clips = Mapping[str, Clip]
@@ -110,12 +111,13 @@ def view_one(layout: Layout, source: str) -> dict[str, Any]:
 def _view(clip: Clip, lines: Mapping[str, str], decided: Decisions, is_packed: bool) -> dict[str, Any]:
     said = decided.of(clip.source)
     text = current_text(clip, lines, said)
+    found = clip.entry.get("source_text")
     return {
         "source": clip.source,
         "utt": clip.utt,
         "kept": clip.is_kept,
         "text": text,
-        "edited": text != (clip.entry.get("source_text") or clip.text),
+        "edited": text != (clip.text if found is None else found),
         "verdict": said.verdict,
         "pending": _is_pending(clip, text, said, is_packed),
         "playable": clip.wav.is_file(),

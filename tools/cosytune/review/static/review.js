@@ -20,7 +20,7 @@ const GROUPS = {
   decided: (clip) => clip.verdict !== null,
 };
 const KEYS = {
-  id: (clip) => clip.utt,
+  id: (clip) => clip.utt || null,
   duration: (clip) => clip.duration_s,
   snr: (clip) => clip.quality.snr_db,
   loudness: (clip) => clip.quality.loudness_lufs,
@@ -113,10 +113,11 @@ function go(index, { focus = true } = {}) {
   if (turns) showPage();
   else mark();
   if (moves) stop();
+  if (!focus) return; // the pointer is there already: a page that scrolls between press and release loses the click
   const row = rowOf(shown[current]);
-  if (focus) row.focus({ preventScroll: true });
+  row.focus({ preventScroll: true });
   row.scrollIntoView({ block: "nearest" });
-  if (moves && focus && $("autoplay").checked) replay(shown[current]);
+  if (moves && $("autoplay").checked) replay(shown[current]);
 }
 
 function goTo(clip) {
@@ -246,6 +247,7 @@ const ON_KEY = {
   ArrowRight: (clip) => seek(clip, position(clip) + 1),
   Enter: (clip) => {
     const field = rowOf(clip).querySelector("textarea");
+    if (field.hidden) return;
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
   },

@@ -9,7 +9,8 @@ const number = (value, digits = 3) => (typeof value === "number" ? String(Number
 export const reasonName = (reason) => words.reasons[reason]?.[0] ?? reason.replaceAll("_", " ");
 
 /** "SNR 8 dB, under 12 dB": the sentence of a reason, or what there is of one. */
-function reasonWords({ reason, value, threshold }) {
+function reasonWords({ reason, value, threshold, meaning }) {
+  if (!(reason in words.reasons) && meaning) return meaning;
   if (value === null || value === undefined) return "";
   const sentence = words.reasons[reason]?.[1] ?? (threshold === null ? "{value}" : words.reason_other);
   const share = (one) => (typeof one === "number" ? number(one * 100) : one);
@@ -41,7 +42,7 @@ export function makeRow(clip) {
   row.dataset.source = clip.source;
   row.setAttribute("aria-label", clip.utt || clip.source);
   find(".choice").setAttribute("aria-label", clip.utt || clip.source);
-  find(".play").disabled = !clip.playable;
+  find(".play").disabled = find(".sound").hidden = !clip.playable;
   find(".state").textContent = clip.kept ? words.state_kept : words.state_quarantined;
   find(".name").textContent = [clip.utt, clip.source].filter(Boolean).join(" · ");
   find(".numbers").replaceChildren(...facts(clip).map((text) => element("span", text)));
@@ -51,6 +52,7 @@ export function makeRow(clip) {
     item.append(element("b", reasonName(one.reason)), sentence && ` ${sentence}`);
     return item;
   }));
+  find("textarea").hidden = find(".choice").hidden = !clip.utt; // nothing was cut: there is nothing to decide
   find("textarea").value = clip.draft ?? clip.text;
   attach(find(".sound"), clip);
   update(row, clip);
