@@ -135,6 +135,12 @@ def test_a_cut_goes_to_the_longest_pause() -> None:
     assert cuts.pieces[1].span.start_s == pytest.approx(10.2, abs=FRAME_S)
 
 
+def test_of_equal_pauses_the_one_in_the_middle_is_taken() -> None:
+    spans = [(1.0 + 3.1 * index, 3.8 + 3.1 * index) for index in range(4)]
+    cuts = cut(heard(spans, 14.0), SETTINGS, SHORTEST_S)
+    assert [len(piece.speech) for piece in cuts.pieces] == [2, 2]
+
+
 def test_a_poor_pause_is_used_only_if_it_must_be() -> None:
     """Three clips at poor pauses would be of middle length; two are enough."""
     spans = [(1.3, 7.5), (7.7, 10.75), (10.95, 14.0), (14.2, 20.4)]

@@ -71,7 +71,8 @@ def test_probabilities_are_those_of_silero_vad(
     import torch
     from silero_vad import load_silero_vad
 
-    samples = soxr.resample(spoken, 48000, RATE_HZ) if number is None else lj(number)
+    samples = soxr.resample(spoken, 48000, RATE_HZ)[: 20 * RATE_HZ] if number is None else lj(number)
+    samples = np.concatenate([samples[::-1], samples])  # several blocks of the model, speech at their borders
     ours = detector.probabilities([samples])
     np.testing.assert_allclose(ours, load_silero_vad(sequence=True).audio_forward(samples), atol=1e-5)
     with warnings.catch_warnings():
