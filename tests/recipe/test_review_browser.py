@@ -37,7 +37,7 @@ class Page:
 
     def load(self) -> None:
         self.browser.get(self.address)
-        self.wait(lambda: self.rows or self.find(".empty").text.startswith("No"))
+        self.wait(lambda: self.rows)
 
     def find(self, selector: str) -> WebElement:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
@@ -56,7 +56,7 @@ class Page:
         return self.browser.execute_script(code, *arguments)
 
     def wait(self, condition: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, 5).until(lambda _: condition())
+        WebDriverWait(self.browser, 20).until(lambda _: condition())
 
     @property
     def rows(self) -> list[str]:
