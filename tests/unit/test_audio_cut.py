@@ -167,6 +167,8 @@ def test_a_long_pause_is_carried_only_to_reach_the_minimum() -> None:
     assert len(apart.pieces) == 2
     together = cut(heard([(1, 2.5), (4.0, 6.0)], 12.0), SETTINGS, SHORTEST_S)
     assert len(together.pieces) == 1
+    other_way = cut(heard([(1, 6), (7.2, 9.1), (9.7, 14.2), (14.42, 18.9)], 20.0), SETTINGS, SHORTEST_S)
+    assert [len(piece.speech) for piece in other_way.pieces] == [1, 2, 1]
 
 
 def test_short_speech_far_from_other_is_kept_from_the_shortest_up() -> None:

@@ -20,15 +20,17 @@ from cosytune.audio.span import Span, Word
 from cosytune.audio.vad import FRAME_S
 from cosytune.schema import SegmentConfig
 
-_LONGEST_PAUSE_S = 2.0  # no clip carries a longer one
+_LONG_PAUSE_S = 1.0  # a clip carries no longer one if there is any other way to the minimum,
+_LONGEST_PAUSE_S = 2.0  # and never one longer than this
 
 # Costs: each is avoided at the price of several of those below it.
 _OVERLONG = 1000.0  # a word that fills more than a clip
 _DROPPED = 40.0  # speech that is lost
 _TOO_SHORT = 10.0  # a clip below the minimum, and 1 more for each second
 _CUT_IN_SPEECH = 6.0  # where it is quietest; twice that where it is loudest
+_LONG_PAUSE = 4.0  # carried along, for each second of it
 _CUT_AT_PAUSE = 2.0  # at one of 0 s, a factor e less for every 0.3 s
-_PAUSE = 0.5  # carried along, for each second: 0.6 s are better cut at, and 1 s always, if both sides are long enough
+_PAUSE = 0.5  # carried along, for each second of it: from 0.6 s up it is better to cut, as far as lengths allow
 _LENGTH = 0.2  # at the minimum and at the maximum
 
 _ROUNDING_S = 1e-9
@@ -196,7 +198,9 @@ def _cost(length_s: float, settings: SegmentConfig, shortest_s: float) -> float:
 
 
 def _carrying(pause_s: float) -> float:
-    return _PAUSE * pause_s if pause_s <= _LONGEST_PAUSE_S else math.inf
+    if pause_s > _LONGEST_PAUSE_S:
+        return math.inf
+    return pause_s * (_LONG_PAUSE if pause_s > _LONG_PAUSE_S else _PAUSE)
 
 
 def _extent(word: Word, duration_s: float) -> Span:
