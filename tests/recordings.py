@@ -29,10 +29,7 @@ def make_recipe(parent: Path, name: str = "mine") -> Layout:
     return Layout(recipe.resolve())
 
 
-_WORDS = (
-    *("あめ", "かぜ", "みずうみ", "ことば", "ともだち", "でんしゃ", "はなび", "まつり", "やまみち", "ふるさと"),
-    *("さくら", "つきよ", "たけのこ", "ゆうびん", "しろくま", "おんがく", "にわとり", "こうえん", "すいか", "ひこうき"),
-)
+_MORAS = tuple("あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわ")
 _MORAS_PER_S = 7.5
 _EDGE_S = 0.12  # of quiet before and after, as a person leaves it
 
@@ -41,9 +38,7 @@ _EDGE_S = 0.12  # of quiet before and after, as a person leaves it
 def speech(seconds: float = 1.5, rate_hz: int = 24000, take: int = 0, level: float = 0.3) -> np.ndarray:
     """Somebody says something, float64 [n], peak `level`: Open JTalk in a quiet room; each `take` other words."""
     draw = np.random.default_rng(take)
-    words = ""
-    while len(words) < seconds * _MORAS_PER_S or not words:
-        words += _WORDS[draw.integers(len(_WORDS))]
+    words = "".join(draw.choice(_MORAS, max(2, round(seconds * _MORAS_PER_S))))
     spoken = _say(words, seconds - 2 * _EDGE_S)
     clip = np.zeros(round(seconds * 48000))
     start = max(0, (len(clip) - len(spoken)) // 2)

@@ -36,7 +36,7 @@ def snapshot(directory: Path) -> dict[str, str]:
 def test_every_form_in_one_folder(layout: Layout) -> None:
     audio = layout.audio
     for number, suffix in enumerate(["wav", "mp3", "flac", "m4a", "ogg", "WAV"]):
-        write_clip(audio / f"clip{number}.{suffix}", f"テキスト{number}。", rate_hz=44100)
+        write_clip(audio / f"clip{number}.{suffix}", f"テキスト{'あいうえおか'[number]}。", rate_hz=44100)
     write_clip(audio / "take 1" / "deep" / "a.wav", "ラブ。", suffix=".lab")
     for name in ("LJ-1", "LJ-2"):
         write_audio(audio / "lj" / "wavs" / f"{name}.wav", rate_hz=22050)
@@ -54,7 +54,7 @@ def test_every_form_in_one_folder(layout: Layout) -> None:
     report = run_prepare(layout)
 
     assert texts(layout) == {
-        **{f"mine-clip{number}": f"テキスト{number}。" for number in range(6)},
+        **{f"mine-clip{number}": f"テキスト{letter}。" for number, letter in enumerate("あいうえおか")},
         "mine-take_1-deep-a": "ラブ。",
         "mine-lj-wavs-LJ-1": 'in eighteen twenty "so',
         "mine-lj-wavs-LJ-2": "two",
@@ -77,31 +77,44 @@ def test_drops_are_counted_with_reason_value_and_threshold(layout: Layout, capsy
     for name, seconds in (("short", 0.9), ("just", 1.0), ("limit", 2.0), ("long", 2.1)):
         write_clip(layout.audio / f"{name}.wav", samples=speech(seconds))
     write_clip(layout.audio / "silence.wav", samples=np.zeros(36000))
-    write_clip(layout.audio / "quiet.wav", samples=speech(level=0.004))
+    write_clip(layout.audio / "quiet.wav", samples=speech(level=0.02))
     report = run_prepare(layout, "audio.max_duration_s=2.0")
     assert sorted(texts(layout)) == ["mine-just", "mine-limit", "mine-quiet"]
     assert report["dropped"] == {"silent": 1, "too_long": 1, "too_short": 1}
     drops = {drop["source"]: drop for drop in report["drops"]}
-    assert drops["audio/short.wav"] == {
-        "source": "audio/short.wav",
-        "reason": "too_short",
-        "value": 0.9,
-        "threshold": 1.0,
-    }
-    assert (drops["audio/long.wav"]["value"], drops["audio/long.wav"]["threshold"]) == (2.1, 2.0)
-    assert drops["audio/silence.wav"]["reason"] == "silent"
+    assert drops["audio/short.wav"]["reasons"] == [
+        {
+            "reason": "too_short",
+            "value": 0.9,
+            "threshold": 1.0,
+            "meaning": "under audio.min_duration_s = 1",
+        }
+    ]
+    (long,), (silence,) = drops["audio/long.wav"]["reasons"], drops["audio/silence.wav"]["reasons"]
+    assert (long["reason"], long["value"], long["threshold"]) == ("too_long", 2.1, 2.0)
+    assert silence["reason"] == "silent"
+    assert layout.quarantine_table.read_text(encoding="utf-8").splitlines() == [
+        "id\treason\tvalue\tthreshold\tsource\ttext",
+        "mine-short\ttoo_short\t0.9\t1\taudio/short.wav\tこんにちは。",
+        "mine-long\ttoo_long\t2.1\t2\taudio/long.wav\t",
+        "mine-silence\tsilent\t-200\t-60\taudio/silence.wav\t",
+    ]
+    seconds = report["seconds"]
+    assert seconds["recordings"] == pytest.approx(0.9 + 1 + 2 + 2.1 + 1.5 + 1.5)
+    assert seconds["recordings"] == pytest.approx(seconds["kept"] + sum(seconds["dropped"].values()))
     shown = capsys.readouterr().out
     assert "6 recordings" in shown
     assert "3 kept" in shown
-    assert "1 dropped: too_short (under audio.min_duration_s = 1)" in shown
+    assert "1 in quarantine: too_short (under audio.min_duration_s = 1)" in shown
 
 
-def test_recordings_without_transcript_can_be_dropped(layout: Layout) -> None:
+def test_recordings_without_transcript_wait_in_quarantine(layout: Layout) -> None:
     write_clip(layout.audio / "a.wav")
     write_clip(layout.audio / "b.wav", text=None)
-    report = run_prepare(layout, "audio.skip_untranscribed=true")
+    report = run_prepare(layout, "transcribe.model=none")
     assert list(texts(layout)) == ["mine-a"]
     assert report["dropped"] == {"no_transcript": 1}
+    assert (layout.quarantine / "mine-b.wav").is_file()
 
 
 STRANGE = [
@@ -126,20 +139,20 @@ def test_strange_names_become_ids_and_no_command_runs(tmp_path: Path, monkeypatc
     layout = make_recipe(tmp_path, "私の 声's")
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(STRANGE):
-        write_clip(layout.audio / name / f"{name}.wav", f"文{number}。", samples=speech(1.2, take=number))
+        write_clip(layout.audio / name / f"{name}.wav", f"文{chr(0x3042 + number)}。", samples=speech(1.2, take=number))
     run_prepare(layout)
     read = kaldi.read(layout.data_all)
     assert len(read.utterances) == len(STRANGE)
-    assert {one.text for one in read.utterances} == {f"文{number}。" for number in range(len(STRANGE))}
+    assert {one.text for one in read.utterances} == {f"文{chr(0x3042 + number)}。" for number in range(len(STRANGE))}
     for one in read.utterances:
         assert one.utt.startswith("私の_声's-")
         assert one.utt == unicodedata.normalize("NFC", one.utt)
         assert not any(character.isspace() or character == "/" or ord(character) < 32 for character in one.utt)
         assert one.wav.is_file()
     ids = {one.text: one.utt for one in read.utterances}
-    assert ids["文0。"] == "私の_声's-with_space-with_space"
-    assert ids["文2。"] == "私の_声's-quote'\"-quote'\""
-    assert ids["文12。"] == "私の_声's-ガギグ-ガギグ"
+    assert ids["文あ。"] == "私の_声's-with_space-with_space"
+    assert ids["文い。"] == "私の_声's-quote'\"-quote'\""
+    assert ids["文ぎ。"] == "私の_声's-ガギグ-ガギグ"
     assert not list(tmp_path.rglob("X"))
 
 
@@ -217,7 +230,7 @@ def test_audio_outside_that_a_list_names_is_watched(layout: Layout, tmp_path: Pa
 
 def test_sub_folders_are_one_person_and_by_folder_makes_them_speakers(layout: Layout) -> None:
     for folder in ("morning", "evening"):
-        write_clip(layout.audio / folder / "a.wav", samples=speech(take=len(folder)))
+        write_clip(layout.audio / folder / "a.wav", samples=speech(take=ord(folder[0])))
     run_prepare(layout)
     assert list(kaldi.read(layout.data_all).speakers) == ["mine"]
     run_prepare(layout, "speaker=花子")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from cosytune import files
 from cosytune.errors import UserError
 from cosytune.layout import Layout
 from recordings import make_recipe, run_prepare, run_stage_0, speech, write_audio, write_clip
@@ -85,7 +86,6 @@ NAN = np.where(np.arange(36000) == 500, np.nan, speech())
 BAD = {
     "nothing": (lambda layout: None, "audio: no audio; put recordings there"),
     "only text": (content("a.txt", "はい"), "audio: no audio"),
-    "no transcript": (clip("a.wav", None), "audio/a.wav: no transcript; put X.txt beside X.wav, or drop"),
     "empty transcript": (clip("a.wav", " \ufeff\r\n"), "audio/a.txt: empty transcript; write what is said"),
     "only marks": (clip("a.wav", "。。。"), "audio/a.txt: empty transcript"),
     "an encoding that cannot be told": (
@@ -224,7 +224,23 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
 def test_when_nothing_is_left_the_table_says_why(tmp_path: Path) -> None:
     layout = make_recipe(tmp_path)
     write_clip(layout.audio / "a.wav", samples=speech(0.5))
-    assert "no clip is left" in messages(layout)[0]
+    with pytest.raises(UserError, match=r"no clip is left; the table above says why.*a lower threshold, or audio.keep"):
+        run_prepare(layout)
+    assert (layout.quarantine / "mine-a.wav").is_file()
+    report = files.read_json(layout.data_all / "report.json")
+    assert (report["input"], report["kept"], report["dropped"]) == (1, 0, {"too_short": 1})
+
+
+def test_without_a_transcript_the_commands_that_fetch_the_models(tmp_path: Path) -> None:
+    layout = make_recipe(tmp_path)
+    write_clip(layout.audio / "a.wav", None)
+    whisper, align = messages(layout, "transcribe.model=large-v2")
+    assert whisper.startswith("audio/a.wav: no transcript; transcribe.model: ")
+    assert "huggingface-cli download Systran/faster-whisper-large-v2 --local-dir" in whisper
+    assert "put X.txt with its text beside every X.wav" in whisper
+    assert "transcribe.model=none" in whisper
+    assert "huggingface-cli download jonatasgrosman/wav2vec2-large-xlsr-53-japanese" in align
+    assert "transcribe.align_model=none" in align
 
 
 def test_a_mistake_is_a_line_and_a_status_and_mending_it_goes_on(tmp_path: Path) -> None:

@@ -226,10 +226,9 @@ def test_what_the_machine_cannot_do_is_said(settings: TranscribeConfig, tmp_path
             transcribe([job("a", sound(1, 2))], settings.model_copy(update=change), "ja", tmp_path)
 
 
-def test_a_decoder_in_a_loop_is_doubtful() -> None:
-    span = Span(0, 30)
-    sentence = "昨日の夜は遅くまで本を読んでいたので、今朝は少し寝坊をしてしまいました。"
-    assert not Segment(span, sentence, -0.3).is_doubtful
-    assert Segment(span, sentence, -1.4).is_doubtful
-    assert Segment(span, "ご視聴ありがとうございました。" * 12, -0.3).is_doubtful
-    assert Segment(span, "", 0.0).compression_ratio == 0.0
+def test_a_decoder_in_a_loop_is_told_by_how_well_its_text_packs() -> None:
+    span = Span(0.0, 30.0)
+    sentence = "会議は十月二十五日の午後三時から、いつもの部屋で始まります。遅れる人は早めに知らせてください。"
+    assert Segment(span, sentence, -0.3).compression_ratio < 2.4
+    assert Segment(span, "ご視聴ありがとうございました。" * 12, -0.3).compression_ratio > 2.4
+    assert Segment(span, "", -0.3).compression_ratio == 0

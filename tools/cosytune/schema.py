@@ -69,6 +69,10 @@ class GatesConfig(Section):
     """Likeness of two clips' spectra over time from which one of them is enough."""
     max_cer: Annotated[float, Field(ge=0)] | None = 0.4
     """Character error rate between the transcript and what Whisper hears, where that is known."""
+    min_transcript_logprob: float | None = -1.0
+    """Mean log-probability of a token of what Whisper heard: its own limit for a text that it does not trust."""
+    max_transcript_repetition: Positive | None = 2.4
+    """How well zlib packs what Whisper heard: its own limit for a text that says one thing over and over."""
     max_rate_deviation: Positive | None = 4.0
     """Spoken letters per second: distance from the speaker's median in robust standard deviations."""
 

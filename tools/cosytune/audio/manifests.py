@@ -63,7 +63,7 @@ def read_manifests(folder: Folder, language: str) -> Manifest:
         elif path.suffix.lower() == ".jsonl":
             part = _jsonl(folder, path, language)
         elif path.name == "wav.scp":
-            part = _kaldi_directory(folder, path.parent)
+            part = _kaldi_directory(folder, path.parent, language)
         else:
             continue
         everything.entries += part.entries
@@ -82,16 +82,22 @@ def relative_name(folder: Folder, audio: Path) -> str:
 def _lines(folder: Folder, path: Path, manifest: Manifest, language: str) -> Iterable[tuple[str, str]]:
     """(`file:line`, line) of every line that is not blank."""
     manifest.used.add(path)
+    content = _decode(folder, path, manifest, language)
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            yield f"{folder.show(path)}:{number}", line
+
+
+def _decode(folder: Folder, path: Path, manifest: Manifest, language: str) -> str:
+    """What is in a list; "" and a problem if nobody can tell."""
     try:
         content, encoding = read_encoded(path, folder.show(path), language)
     except UserError as mistake:
         manifest.problems += mistake.messages
-        return
+        return ""
     if encoding != UTF_8:
         manifest.encodings[encoding] += 1
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield f"{folder.show(path)}:{number}", line
+    return content
 
 
 def _metadata_csv(folder: Folder, path: Path, language: str) -> Manifest:
@@ -158,7 +164,7 @@ def _jsonl(folder: Folder, path: Path, language: str) -> Manifest:
     return manifest
 
 
-def _kaldi_directory(folder: Folder, directory: Path) -> Manifest:
+def _kaldi_directory(folder: Folder, directory: Path, language: str) -> Manifest:
     """wav.scp, and text and utt2spk where they are. Commands in wav.scp are never run."""
     manifest = Manifest()
     if (directory / "segments").is_file():
@@ -169,7 +175,8 @@ def _kaldi_directory(folder: Folder, directory: Path) -> Manifest:
     tables = {}
     for name in _KALDI_FILES:
         path = directory / name
-        tables[name] = kaldi.read_table(path, strict=False) if path.is_file() else kaldi.Table(path)
+        content = _decode(folder, path, manifest, language) if path.is_file() else ""
+        tables[name] = kaldi.read_table(path, strict=False, content=content)
         manifest.problems += [problem.replace(str(path), folder.show(path), 1) for problem in tables[name].problems]
     manifest.used |= {directory / name for name in (*_KALDI_FILES, *_ALSO_KALDI) if (directory / name).is_file()}
     wavs, texts, speakers = (tables[name].lines for name in _KALDI_FILES)

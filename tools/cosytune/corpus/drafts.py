@@ -14,7 +14,6 @@ from cosytune.corpus.takes import Take
 from cosytune.quality.gates import Reason
 from cosytune.schema import AudioConfig
 from cosytune.text import normalize
-from cosytune.text.normal import Script
 from cosytune.transcribe.transcript import join
 
 
@@ -24,7 +23,8 @@ class Draft:
 
     `name` names it for ever: the recording's, with seconds for a piece of a longer one. `span`: in the recording;
     `speech`: in the clip's own time. `text`: normalised, None while nobody has said what it says; `written`: as it was
-    typed or heard. `heard`: what Whisper makes of a clip that has a transcript.
+    typed or heard. `heard`: what Whisper makes of a clip that has a transcript. `logprob`, `repetition`: the worst of
+    what Whisper heard around a text of its own (see `transcribe.Segment`).
     """
 
     take: Take
@@ -36,6 +36,8 @@ class Draft:
     written: str | None
     language: str
     heard: str | None = None
+    logprob: float | None = None
+    repetition: float | None = None
 
     @property
     def source(self) -> Source:
@@ -54,15 +56,14 @@ def whole(take: Take, threshold: float, language: str) -> Draft:
 
 
 def pieces(
-    take: Take, settings: AudioConfig, language: str, script: Script, words: Sequence[Word] | None = None
+    take: Take, settings: AudioConfig, language: str, words: Sequence[Word] | None = None
 ) -> tuple[list[Draft], list[Drop]]:
     """A recording cut into clips; with `words`, each one says what its words say."""
     cuts = cut(take.heard, settings.segment, settings.min_duration_s, words)
     drafts = [_draft(take, piece, len(cuts.pieces), settings, language) for piece in cuts.pieces]
     if words is not None:
         drafts = [
-            say(draft, join(piece.words, language), language, script)
-            for draft, piece in zip(drafts, cuts.pieces, strict=True)
+            say(draft, join(piece.words, language), language) for draft, piece in zip(drafts, cuts.pieces, strict=True)
         ]
     drops = [_drop(take.source, span, "too_short", settings.min_duration_s) for span in cuts.too_short]
     drops += [_drop(take.source, span, "too_long", settings.segment.max_s) for span in cuts.too_long]
@@ -94,7 +95,7 @@ def _draft(take: Take, piece: Piece, count: int, settings: AudioConfig, language
     return Draft(take, piece_name(source, span), utt, span, speech, None, None, language)
 
 
-def say(draft: Draft, written: str, language: str, script: Script) -> Draft:
+def say(draft: Draft, written: str, language: str) -> Draft:
     """The draft with a text."""
-    text = normalize(written, language, script) or None
+    text = normalize(written, language) or None
     return dataclasses.replace(draft, text=text, written=written, language=language)

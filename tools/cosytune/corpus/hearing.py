@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cosytune import families, files, transcribe
+from cosytune import files, transcribe
 from cosytune.audio.folder import printable
 from cosytune.audio.sources import Source
 from cosytune.audio.span import Span, Word
@@ -23,7 +23,6 @@ from cosytune.errors import UserError
 from cosytune.layout import Layout
 from cosytune.quality.gates import Reason
 from cosytune.schema import Config, TranscribeConfig
-from cosytune.text.normal import Script
 from cosytune.transcribe import Job, Models, Transcript
 
 _SHOWN = 10  # names of recordings without a transcript in one message
@@ -74,7 +73,7 @@ class Ears:
         results = [
             *(self._whole(take, transcripts) for take in whole),
             *self._cut_told([take for take in told if take.track.duration_s > longest_s]),
-            *(self._cut_untold(take, transcripts) for take in untold),
+            *self._cut_untold(untold, transcripts),
         ]
         drafts = [draft for some, _ in results for draft in some]
         return sorted(drafts, key=lambda draft: draft.utt), [drop for _, some in results for drop in some]
@@ -85,9 +84,14 @@ class Ears:
             return {}
         checked = whole if self.config.transcribe.check_given != "never" else ()
         jobs = [self._job(take, self._chunks(take)) for take in untold]
-        jobs += [self._job(take, (take.whole,)) for take in checked]
-        settings = _wanted(self.config, bool(untold))
-        return dict(transcribe.transcribe(jobs, settings, self.config.language, self.layout.transcripts))
+        jobs += [
+            dataclasses.replace(self._job(take, transcribe.chunk(self._speech(take))), needs_words=False)
+            for take in checked
+        ]
+        return self._transcribe(jobs, _wanted(self.config, bool(untold)))
+
+    def _transcribe(self, jobs: Sequence[Job], settings: TranscribeConfig) -> Mapping[str, Transcript]:
+        return transcribe.transcribe(jobs, settings, self.config.language, self.layout.transcripts)
 
     def _chunks(self, take: Take) -> tuple[Span, ...]:
         """30 s at once where words are found in them afterwards, else the clips as they are cut at pauses."""
@@ -102,14 +106,16 @@ class Ears:
 
     def _cut_told(self, takes: Sequence[Take]) -> list[Drafted]:
         """Recordings longer than a clip whose text is known: cut between their words, if those can be found."""
-        words: Mapping[str, Sequence[Word] | None] = {}
-        if takes and self.models is not None and self.models.align is not None:
-            jobs = [self._job(take, transcribe.chunk(self._speech(take))) for take in takes]
-            texts = {take.source.name: take.source.text or "" for take in takes}
-            settings, language = self.config.transcribe, self.config.language
-            words = transcribe.align_given(jobs, texts, settings, language, self.layout.transcripts)
         limit_s = self.config.audio.max_duration_s
         meaning = f"over audio.max_duration_s = {limit_s:g}, and no words to cut between were found"
+        words: Mapping[str, Sequence[Word] | None] = {}
+        jobs = [self._job(take, transcribe.chunk(self._speech(take))) for take in takes]
+        texts = {take.source.name: take.source.text or "" for take in takes}
+        try:
+            settings, language = self.config.transcribe, self.config.language
+            words = transcribe.align_given(jobs, texts, settings, language, self.layout.transcripts) if jobs else {}
+        except UserError:  # a few long ones among many clips are no reason to fetch a model
+            meaning = f"over audio.max_duration_s = {limit_s:g}; transcribe.align_model would cut it and is not there"
         return [
             self._pieces(take, found)
             if (found := words.get(take.source.name)) is not None
@@ -117,30 +123,42 @@ class Ears:
             for take in takes
         ]
 
-    def _cut_untold(self, take: Take, transcripts: Mapping[str, Transcript]) -> Drafted:
-        heard = transcripts.get(take.source.name)
-        if heard is None:
-            return self._pieces(take)
+    def _cut_untold(self, takes: Sequence[Take], transcripts: Mapping[str, Transcript]) -> list[Drafted]:
+        if self.models is None:
+            return [self._pieces(take) for take in takes]
         if self.config.transcribe.align_model == "none":
-            drafts, drops = self._pieces(take, language=heard.language)
-            said = {segment.span: segment.text for segment in heard.segments}
-            return [self._say(draft, said, heard) for draft in drafts], drops
+            return [self._said_one_by_one(take, transcripts[take.source.name]) for take in takes]
+        cut = {take.source.name: self._between_words(take, transcripts[take.source.name]) for take in takes}
+        # Where Whisper heard something and nothing says when, the clips are heard again, each by itself.
+        unplaced = {
+            take.source.name: tuple(draft.span for draft in cut[take.source.name][0] if draft.text is None)
+            for take in takes
+        }
+        jobs = [
+            dataclasses.replace(self._job(take, unplaced[take.source.name]), needs_words=False)
+            for take in takes
+            if unplaced[take.source.name]
+        ]
+        again = self._transcribe(jobs, _wanted(self.config, False)) if jobs else {}
+        return [
+            ([_say(draft, again[name]) if draft.text is None else draft for draft in drafts], drops)
+            for name, (drafts, drops) in cut.items()
+        ]
+
+    def _said_one_by_one(self, take: Take, heard: Transcript) -> Drafted:
+        drafts, drops = self._pieces(take, language=heard.language)
+        return [_say(draft, heard) for draft in drafts], drops
+
+    def _between_words(self, take: Take, heard: Transcript) -> Drafted:
+        """Cut by the words of all chunks; a clip that lies in a chunk without words is left without a text."""
         words = [word for segment in heard.segments for word in segment.words or ()]
         drafts, drops = self._pieces(take, words, heard.language)
         unplaced = [segment.span for segment in heard.segments if segment.text and segment.words is None]
-        return [_without_text(draft, unplaced) for draft in drafts], drops
-
-    def _say(self, draft: Draft, said: Mapping[Span, str], heard: Transcript) -> Draft:
-        """The text of a clip that was heard by itself."""
-        text = said.get(draft.span, "")
-        return drafting.say(draft, text, heard.language, self._script(heard.language)) if text else draft
+        return [_without_text(draft, heard, unplaced) for draft in drafts], drops
 
     def _pieces(self, take: Take, words: Sequence[Word] | None = None, language: str | None = None) -> Drafted:
         language = language or self.config.language
-        return drafting.pieces(take, self.config.audio, language, self._script(language), words)
-
-    def _script(self, language: str) -> Script:
-        return families.get(self.config.model).script(language)
+        return drafting.pieces(take, self.config.audio, language, words)
 
     def _speech(self, take: Take) -> tuple[Span, ...]:
         return tuple(take.heard.speech(self.config.audio.segment.speech_threshold))
@@ -166,8 +184,23 @@ def _wanted(config: Config, cuts: bool) -> TranscribeConfig:
     return settings if cuts else settings.model_copy(update={"align_model": "none"})
 
 
-def _without_text(draft: Draft, unplaced: Sequence[Span]) -> Draft:
-    """Where Whisper heard something and nothing says when, no text is better than a part of one."""
+def _without_text(draft: Draft, heard: Transcript, unplaced: Sequence[Span]) -> Draft:
+    """A part of what is said in a clip would be worse than nothing."""
     if any(draft.span.overlap_s(span) > 0 for span in unplaced):
         return dataclasses.replace(draft, text=None, written=None)
-    return draft
+    return _judged(draft, heard)
+
+
+def _say(draft: Draft, heard: Transcript) -> Draft:
+    """The text of a clip that was heard by itself."""
+    text = next((segment.text for segment in heard.segments if segment.span == draft.span), "")
+    return _judged(drafting.say(draft, text, heard.language), heard) if text else draft
+
+
+def _judged(draft: Draft, heard: Transcript) -> Draft:
+    """With the worst that can be said of what Whisper heard around it."""
+    around = [one for one in heard.segments if one.text and one.span.overlap_s(draft.span) > 0]
+    if not around:
+        return draft
+    logprob, repetition = min(one.avg_logprob for one in around), max(one.compression_ratio for one in around)
+    return dataclasses.replace(draft, logprob=logprob, repetition=repetition)

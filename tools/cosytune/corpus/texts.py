@@ -12,7 +12,6 @@ from cosytune.corpus.drafts import Draft
 from cosytune.decisions import Decisions
 from cosytune.text import normalize
 from cosytune.text.corrections import Written, keep_corrections, read_former
-from cosytune.text.normal import Script
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ def settle(
     report: Mapping[str, Any],
     decisions: Decisions,
     language: str,
-    script: Script,
 ) -> Texts:
     """`text`: data/all/text as the user left it; `report`: the last run's, {} before the first."""
     wanted = [Written(draft.utt, draft.name, draft.text or "") for draft in drafts]
@@ -58,6 +56,6 @@ def settle(
     for draft in drafts:
         typed = decisions.of(draft.name).text
         if typed and draft.name not in were_kept:  # newer than a correction that went to quarantine with the clip
-            lines[draft.utt] = normalize(typed, draft.language, script)
+            lines[draft.utt] = normalize(typed, draft.language)
     corrected = [utt for utt in found.kept if lines[utt] == found.texts[utt]]
     return Texts(lines, corrected, [utt for utt in found.overtaken if utt in corrected], found.set_aside)

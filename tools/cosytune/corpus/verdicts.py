@@ -85,6 +85,7 @@ def _cer(clip: Clip, text: str) -> float | None:
 
 def _candidate(clip: Clip, texts: Mapping[str, str], errors: Mapping[str, float | None]) -> Candidate:
     draft = clip.draft
+    is_whispers = texts[draft.utt] == draft.text  # not when the user has set it right
     return Candidate(
         utt=draft.utt,
         speaker=draft.source.speaker,
@@ -95,6 +96,8 @@ def _candidate(clip: Clip, texts: Mapping[str, str], errors: Mapping[str, float 
         voice=clip.voice,
         letters=spoken_length(texts[draft.utt], draft.language),
         cer=errors[draft.utt],
+        logprob=draft.logprob if is_whispers else None,
+        repetition=draft.repetition if is_whispers else None,
     )
 
 

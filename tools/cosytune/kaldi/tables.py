@@ -38,14 +38,15 @@ def write_table(path: Path, values: Mapping[str, str]) -> None:
     files.write_text(path, "".join(f"{key} {value}\n" for key, value in sorted(values.items())))
 
 
-def read_table(path: Path, *, strict: bool = True) -> Table:
+def read_table(path: Path, *, strict: bool = True, content: str | None = None) -> Table:
     """The lines of one file, with all that is wrong in it alone; never raises for its content.
 
     `strict=False` is for a directory that others made: any order, tabs, runs of spaces, blank lines and empty values.
+    `content`: what is in it, where somebody else has decoded it.
     """
     table = Table(path)
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes().decode("utf-8-sig") if content is None else content
     except UnicodeDecodeError as failure:
         number = path.read_bytes().count(b"\n", 0, failure.start) + 1
         table.report(number, "not UTF-8; convert the file with iconv -t UTF-8")

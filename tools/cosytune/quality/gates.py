@@ -32,7 +32,8 @@ class Reason:
 @dataclass(frozen=True)
 class Candidate:
     """A clip before the gates. `digest`: of its samples. `letters`: that are spoken, None without a transcript.
-    `cer`: between transcript and what Whisper hears. None: not known, and the gate does not apply.
+    `cer`: between transcript and what Whisper hears. `logprob`, `repetition`: of a transcript that is Whisper's own.
+    None: not known, and the gate does not apply.
     """
 
     utt: str
@@ -44,6 +45,8 @@ class Candidate:
     voice: Float | None = None
     letters: int | None = None
     cer: float | None = None
+    logprob: float | None = None
+    repetition: float | None = None
 
 
 Verdicts = dict[str, list[Reason]]
@@ -77,6 +80,8 @@ def _alone(one: Candidate, gates: GatesConfig, min_duration_s: float, max_durati
         ("narrow_band", measured.bandwidth_hz, gates.min_bandwidth_hz, False, "min_bandwidth_hz", 0),
         ("dc_offset", abs(measured.dc_offset), gates.max_dc_offset, True, "max_dc_offset", 3),
         ("transcript_mismatch", one.cer, gates.max_cer, True, "max_cer", 3),
+        ("doubtful_transcript", one.logprob, gates.min_transcript_logprob, False, "min_transcript_logprob", 2),
+        ("repeated_transcript", one.repetition, gates.max_transcript_repetition, True, "max_transcript_repetition", 2),
         ("cut_off_start", measured.start_level_db, gates.max_edge_level_db, True, "max_edge_level_db", 1),
         ("cut_off_end", measured.end_level_db, gates.max_edge_level_db, True, "max_edge_level_db", 1),
     ]

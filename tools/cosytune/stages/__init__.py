@@ -29,11 +29,16 @@ STAGES = (
         0,
         "prepare",
         "recordings -> clips, transcripts, Kaldi data directory",
-        ("model", "speaker", "language", "audio", "transcribe"),
+        ("speaker", "language", "audio", "transcribe"),
     ),
     Stage(1, "embed", "clips -> speaker embeddings", (*_BASE, "features.provider")),
     Stage(2, "tokenize", "clips -> speech tokens", (*_BASE, "features.provider")),
-    Stage(3, "pack", "data directory -> train, cv and test sets with cached features", (*_BASE, "seed", "split")),
+    Stage(
+        3,
+        "pack",
+        "data directory -> train, cv and test sets with cached features",
+        (*_BASE, "seed", "language", "split"),
+    ),
     Stage(4, "train", "features -> LoRA adapters of the LLM and the flow", (*_BASE, "seed", "device", "lora", "train")),
     Stage(5, "select", "checkpoints -> the one to ship, and why", ("train.modules",)),
     Stage(

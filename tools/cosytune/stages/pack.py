@@ -80,10 +80,11 @@ def _read(context: Context) -> Clips:
     from cosytune.upstream import bridge
 
     data = context.layout.data_all
-    # What the user typed into data/all/text after stage 0 is said as everything else is.
-    language = context.config.language
-    utterances = [replace(one, text=normalize(one.text, language)) for one in kaldi.read(data).utterances]
-    tokenizer = bridge.load_tokenizer(base.locate(context.config), families.get(context.config.model))
+    family, language = families.get(context.config.model), context.config.language
+    # What the user typed into data/all/text after stage 0 is said as everything else is, in the script of the model.
+    script = family.script(language)
+    utterances = [replace(one, text=normalize(one.text, language, script)) for one in kaldi.read(data).utterances]
+    tokenizer = bridge.load_tokenizer(base.locate(context.config), family)
     embeddings = files.read_torch(data / "utt2embedding.pt")
     tokens = files.read_torch(data / "utt2speech_token.pt")
     for utterance in utterances:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosytune import decisions, families, kaldi
+from cosytune import decisions, kaldi
 from cosytune.audio import sox
 from cosytune.audio.folder import Folder, scan
 from cosytune.audio.made import ensure_audio
@@ -33,7 +33,6 @@ _SHOWN = 10  # of many mistakes of one kind; the rest are counted
 
 def main(context: Context) -> None:
     config, layout = context.config, context.layout
-    script = families.get(config.model).script(config.language)
     sox.require_programs()
     said = decisions.load(layout)
     folder = scan(layout.audio)
@@ -46,9 +45,8 @@ def main(context: Context) -> None:
         _stop_at(broken)
         drafts, uncut = ears.draft_all(takes)
         clips = make_all(drafts, work, config.audio, workers)
-        lines = texts.settle(
-            drafts, layout.data_all / "text", store.former_report(layout), said, config.language, script
-        )
+        before = store.former_report(layout)
+        lines = texts.settle(drafts, layout.data_all / "text", before, said, config.language)
         judged = verdicts.decide(clips, lines.lines, said, config.audio)
         kept = [one.clip.draft.utt for one in judged if one.is_kept]
         balance = Balance(found, takes, judged, [*silent, *uncut], lines.after(kept, drafts), ears.names)
@@ -73,7 +71,7 @@ def outputs(context: Context) -> list[Path]:
     """All but `text`, which the user may correct by hand: that makes later stages stale, not this one."""
     directory = context.layout.data_all
     wavs = [one.wav for one in kaldi.read(directory).utterances]
-    names = (*kaldi.FILES, "utt2recording", "text.original", "report.json")
+    names = (*kaldi.FILES, kaldi.RECORDINGS, "text.original", "report.json")
     return [*(directory / name for name in names if name != "text"), context.layout.quarantine_table, *wavs]
 
 

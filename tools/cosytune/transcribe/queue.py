@@ -42,10 +42,11 @@ def transcribe(jobs: Sequence[Job], settings: TranscribeConfig, language: str, c
     found = models.find_models(settings, language)
     store = Cache(cache)
     heard = _hear_all(jobs, settings, language, found.whisper, store)
-    times = find_times(
-        [Spoken(job, heard[job.name].language, job.chunks, heard[job.name].texts) for job in jobs], settings, store
-    )
-    return {job.name: _transcript(job, heard[job.name], times[job.name]) for job in jobs}
+    wanted = [job for job in jobs if job.needs_words]
+    spoken = [Spoken(job, heard[job.name].language, job.chunks, heard[job.name].texts) for job in wanted]
+    times = find_times(spoken, settings, store)
+    unknown = {job.name: (None,) * len(job.chunks) for job in jobs}
+    return {job.name: _transcript(job, heard[job.name], (unknown | times)[job.name]) for job in jobs}
 
 
 def _transcript(job: Job, heard: Heard, times: Sequence[Words | None]) -> Transcript:

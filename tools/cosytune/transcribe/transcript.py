@@ -11,9 +11,6 @@ from cosytune.audio.span import Span, Word
 
 SPACELESS = frozenset({"ja", "zh", "yue"})
 """Languages written without spaces: a word is one character."""
-MIN_AVG_LOGPROB = -1.0
-MAX_COMPRESSION_RATIO = 2.4
-"""Whisper's own limits (`log_prob_threshold`, `compression_ratio_threshold`): beyond them it does not trust itself."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,8 @@ class Job:
 
     `name`: the recording in messages and results, unique. `digest`: sha256 of its audio. `chunks`: what is heard at
     once, in order, 30 s each at most (see `chunk`). `read`: a span -> float32 [n], mono, 16 kHz. `speech`: where the
-    detector found speech; a word before a pause ends with the speech, not with the pause.
+    detector found speech; a word before a pause ends with the speech, not with the pause. `needs_words`: whether the
+    times of its words are wanted.
     """
 
     name: str
@@ -30,6 +28,7 @@ class Job:
     chunks: tuple[Span, ...]
     read: Callable[[Span], Any]
     speech: tuple[Span, ...] = ()
+    needs_words: bool = True
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Segment:
         """How well zlib packs the text, as in Whisper: high when it repeats itself, as a decoder in a loop does."""
         data = self.text.encode()
         return len(data) / len(zlib.compress(data)) if data else 0.0
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether Whisper would not trust this text itself: improbable, or a phrase over and over."""
-        return self.avg_logprob < MIN_AVG_LOGPROB or self.compression_ratio > MAX_COMPRESSION_RATIO
 
 
 @dataclass(frozen=True)
