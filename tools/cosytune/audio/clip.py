@@ -38,7 +38,7 @@ def write_clip(samples: NDArray[np.float32], destination: Path, settings: AudioC
     source_lufs = loudness.measure_lufs(exact, settings.sample_rate_hz)
     if source_lufs is None:
         return None
-    true_peak_dbfs = loudness.true_peak_dbfs(exact)
+    true_peak_dbfs = loudness.true_peak_dbfs(samples)
     gain_db = min(settings.loudness_lufs - source_lufs, settings.peak_ceiling_dbfs - true_peak_dbfs)
     pcm = sox.dither(exact * 10 ** (gain_db / 20), settings.sample_rate_hz)
     files.write_bytes(destination, _wav(pcm, settings.sample_rate_hz))

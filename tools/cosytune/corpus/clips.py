@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,11 @@ from cosytune.audio.clip import write_clip
 from cosytune.audio.span import Span
 from cosytune.corpus.drafts import Draft
 from cosytune.parallel import Workers
-from cosytune.quality import duplicates, voices
+from cosytune.quality import duplicates, encoder, voices
 from cosytune.quality.duplicates import Fingerprint
 from cosytune.quality.measure import Measured, Original, measure
 from cosytune.quality.voices import Float
 from cosytune.schema import AudioConfig
-
-_TOGETHER = 64  # clips whose voices are computed at once
 
 
 @dataclass(frozen=True)
@@ -57,16 +55,17 @@ class _Made:
     written: Written | None
     measured: Measured
     fingerprint: Fingerprint | None
-    windows: Float
+    voice: Float | None
 
 
 def make_all(drafts: Sequence[Draft], directory: Path, settings: AudioConfig, workers: Workers) -> list[Clip]:
     """The clips in the order of the drafts; their wavs go into `directory`."""
+    encoder.ensure()  # once, not in every process
     tasks = [_task(draft, directory / f"{number}.wav") for number, draft in enumerate(drafts)]
     results = workers.map(functools.partial(_make, settings), tasks, "making clips", "clip")
     return [
-        Clip(draft, task.wav, made.written, made.measured, made.fingerprint, voice)
-        for draft, task, (made, voice) in zip(drafts, tasks, _with_voices(results), strict=True)
+        Clip(draft, task.wav, made.written, made.measured, made.fingerprint, made.voice)
+        for draft, task, made in zip(drafts, tasks, results, strict=True)
     ]
 
 
@@ -85,21 +84,5 @@ def _make(settings: AudioConfig, task: _Task) -> _Made:
     written = write_clip(samples, task.wav, settings)
     loudness_lufs = written.source_lufs if written else None
     measured = measure(samples, task.rate_hz, task.speech, task.original, loudness_lufs)
-    at_16k = soxr.resample(samples, task.rate_hz, voices.RATE_HZ)
-    return _Made(
-        written,
-        measured,
-        duplicates.fingerprint(samples, task.rate_hz),
-        voices.windows(at_16k, task.speech),
-    )
-
-
-def _with_voices(results: Iterator[_Made]) -> Iterator[tuple[_Made, Float | None]]:
-    """The encoder runs here, while the workers go on: it would cost each of them the memory of torch."""
-    waiting: list[_Made] = []
-    for made in results:
-        waiting.append(made)
-        if len(waiting) == _TOGETHER:
-            yield from zip(waiting, voices.embed([one.windows for one in waiting]), strict=True)
-            waiting = []
-    yield from zip(waiting, voices.embed([one.windows for one in waiting]), strict=True)
+    windows = voices.windows(soxr.resample(samples, task.rate_hz, voices.RATE_HZ), task.speech)
+    return _Made(written, measured, duplicates.fingerprint(samples, task.rate_hz), voices.embed([windows])[0])

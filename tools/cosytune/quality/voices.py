@@ -1,27 +1,20 @@
 """Clips -> whose voice each is: its distance to the centre of its speaker's clips.
 
-The speaker encoder is Resemblyzer's (Wan et al. 2018, "Generalized end-to-end loss for speaker verification"; weights
-Apache-2.0, in its package). Only the file of weights is used: the package's own code needs a library that is not
-installed.
+The speaker encoder is Resemblyzer's (Wan et al. 2018, "Generalized end-to-end loss for speaker verification").
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from cosytune.audio.span import Span
-
-if TYPE_CHECKING:
-    from torch import nn
+from cosytune.quality import encoder
 
 Float = NDArray[np.float32]
 
@@ -29,7 +22,7 @@ RATE_HZ = 16000
 MIN_CLIPS = 3
 """A speaker with fewer has no centre to be far from."""
 
-_FRAMES, _MELS = 160, 40  # a window: 1.6 s, as the encoder was trained on
+_FRAMES, _MELS = encoder.FRAMES, encoder.MELS  # a window: 1.6 s, as the encoder was trained on
 _FFT, _HOP = 400, 160
 _LEVEL_DBFS = -30.0  # of the speech that the encoder was trained on; its mel is not logarithmic
 _MOST_WINDOWS = 3
@@ -84,47 +77,16 @@ def _mel_filters() -> Float:
 
 def embed(clips: Sequence[Float]) -> list[Float | None]:
     """The windows of many clips -> a unit vector float32 [256] for each; None for a clip without a window."""
-    import torch
-
-    encoder, flat = _encoder(), [window for clip in clips for window in clip]
-    batches = (flat[start : start + _BATCH] for start in range(0, len(flat), _BATCH))
-    with torch.inference_mode():
-        parts = [encoder(torch.from_numpy(np.stack(batch))).numpy() for batch in batches]
-    vectors = np.concatenate([np.zeros((0, 256), np.float32), *parts])
-    ends = np.cumsum([len(clip) for clip in clips])
+    counts = [len(clip) for clip in clips]
+    if not sum(counts):
+        return [None] * len(clips)
+    stacked = np.concatenate([clip for clip in clips if len(clip)])
+    batches = [stacked[start : start + _BATCH] for start in range(0, len(stacked), _BATCH)]
+    parts = np.concatenate([encoder.session().run(None, {"mel": batch})[0] for batch in batches])
+    ends = np.cumsum(counts)
     return [
-        _unit(vectors[end - len(clip) : end].mean(axis=0)) if len(clip) else None
-        for clip, end in zip(clips, ends, strict=True)
+        _unit(parts[end - count : end].mean(axis=0)) if count else None for count, end in zip(counts, ends, strict=True)
     ]
-
-
-@functools.cache
-def _encoder() -> nn.Module:
-    import torch
-    from torch import Tensor, nn
-
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lstm = nn.LSTM(_MELS, 256, 3, batch_first=True)
-            self.linear = nn.Linear(256, 256)
-
-        def forward(self, mel: Tensor) -> Tensor:
-            """[batch, frames, 40] -> unit vectors [batch, 256]."""
-            _, (hidden, _) = self.lstm(mel)
-            return nn.functional.normalize(nn.functional.relu(self.linear(hidden[-1])), dim=1)
-
-    weights = torch.load(_weights(), map_location="cpu", weights_only=True)["model_state"]
-    encoder = Encoder()
-    encoder.load_state_dict({name: value for name, value in weights.items() if not name.startswith("similarity")})
-    return encoder.eval()
-
-
-def _weights() -> Path:
-    found = importlib.util.find_spec("resemblyzer")
-    if found is None or not found.submodule_search_locations:
-        raise ModuleNotFoundError("resemblyzer: not installed; run tools/install.sh")
-    return Path(found.submodule_search_locations[0]) / "pretrained.pt"
 
 
 def _unit(vector: Float) -> Float:
