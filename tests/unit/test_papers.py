@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
+from cosytune import config as configs
 from cosytune import environment
-from cosytune.layout import ROOT
-from cosytune.schema import Config
+from cosytune.errors import UserError
+from cosytune.layout import ROOT, Layout
+from cosytune.schema import Config, GatesConfig
 from cosytune.stages import STAGES
+from cosytune.transcribe import models
 
 READMES = [ROOT / "README.md", ROOT / "README.ja.md"]
+SOURCES = ROOT / "tools"
+PACKAGE = SOURCES / "cosytune"
+VARIABLE = r"\.\.\.|\b[XYN]\b(?:\.\w+)?|[:;] |egs/|\d speakers|cuda|CPUExecutionProvider"
 
 
 def rows(paper: Path) -> list[list[str]]:
@@ -56,18 +63,19 @@ def test_the_settings_exist_with_these_defaults(paper: Path) -> None:
 @pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
 def test_every_file_in_the_layout_is_there(paper: Path) -> None:
     text = paper.read_text(encoding="utf-8").split("| `run.sh` |")[1].split("\n\n")[0]
-    package = ROOT / "tools" / "cosytune"
     names = re.findall(r"`([^`]+)`", "`run.sh`" + "\n".join(line.split("|")[1] for line in text.splitlines()[1:]))
     assert len(names) >= 18
     for name in names:
-        assert (ROOT / name).exists() or (package / name).exists(), name
+        assert (ROOT / name).exists() or (PACKAGE / name).exists(), name
 
 
 @pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
 def test_links_and_the_number_of_packages(paper: Path) -> None:
     text = paper.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([A-Z][\w.]*)\)", text):
+    for target in re.findall(r"\]\((\w[\w./]*)\)", text):
         assert (ROOT / target).is_file(), target
+    sections = {title.replace(" ", "-").lower() for title in re.findall(r"^## (.+)$", text, flags=re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= sections
     assert str(len(environment.locked())) in text
 
 
@@ -79,3 +87,56 @@ def test_both_languages_give_the_same_commands() -> None:
         ]
 
     assert commands(READMES[0]) == commands(READMES[1])
+
+
+@pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
+def test_every_gate_is_listed_with_its_default(paper: Path) -> None:
+    listed = {
+        name: yaml.safe_load(row[3].strip("`"))
+        for row in rows(paper)
+        if len(row) == 4
+        for name in re.findall(r"`(audio\.[a-z_.]+)`", row[2])
+    }
+    assert listed == {name: setting(name) for name in listed}
+    assert {f"audio.gates.{name}" for name in GatesConfig.model_fields} <= listed.keys()
+
+
+@pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
+def test_every_reason_that_the_review_page_can_show_is_explained(paper: Path) -> None:
+    reasons = json.loads((PACKAGE / "review" / "words.json").read_text(encoding="utf-8"))["en"]["reasons"]
+    text = paper.read_text(encoding="utf-8")
+    assert not [reason for reason in reasons if f"`{reason}`" not in text]
+
+
+@pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
+def test_the_commands_fetch_the_models_that_stage_0_asks_for(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "PRETRAINED_MODELS", ROOT / "pretrained_models" / "none are here")
+    with pytest.raises(UserError) as refused:
+        models.find_models(Config().transcribe, "ja")
+    wanted = [re.search(r"huggingface-cli download (\S+)", message) for message in refused.value.messages]
+    text = paper.read_text(encoding="utf-8")
+    assert len(wanted) == 2
+    for command in wanted:
+        assert command is not None and f"{command.group()} --local-dir pretrained_models/" in text
+
+
+@pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
+def test_the_messages_in_the_table_are_those_of_the_code(paper: Path) -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in [*SOURCES.rglob("*.py"), *SOURCES.rglob("*.sh")])
+    code = re.sub(r'"\n\s*f?"', "", code)
+    table = paper.read_text(encoding="utf-8").split("| `error: missing system programs")[1].split("\n\n")[0]
+    cells = [line.split(" | ")[0] for line in ("| `error: missing system programs" + table).splitlines()]
+    fragments = [
+        fragment.strip(" :;,.'?")
+        for message in re.findall(r"`([^`]+)`", " ".join(cells))
+        for fragment in re.split(VARIABLE, message)
+    ]
+    assert len(fragments) >= 25
+    assert not [fragment for fragment in fragments if fragment not in code]
+
+
+def test_what_the_template_hints_at_is_the_default(tmp_path: Path) -> None:
+    lines = (ROOT / "egs" / "TEMPLATE" / "conf.yaml").read_text(encoding="utf-8").splitlines()[1:]
+    uncommented = "".join(f"{line.removeprefix('# ').removeprefix('#')}\n" for line in lines)
+    (tmp_path / "conf.yaml").write_text(uncommented, encoding="utf-8")
+    assert configs.read_recipe(Layout(tmp_path)) == Config(speaker="my_voice")
