@@ -68,14 +68,17 @@ def main() -> int:
 
 
 def timed(label: str, command: list[str], hours: float) -> tuple[float, str]:
-    """Run, print the row; -> seconds, what it said."""
-    with tempfile.TemporaryFile("w+") as output:
+    """Run, print the row; -> seconds, what it said. Stage 0 ends with status 1 here: no clip has a text."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started_s = time.monotonic()
-        run = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        run = subprocess.Popen(command, stdout=output, stderr=errors)
         peak_bytes = sample_peak(run)
         seconds = time.monotonic() - started_s
         output.seek(0)
-        said = output.read()
+        errors.seek(0)
+        said, complaints = output.read(), errors.read()
+    if run.returncode and "no clip is left" not in complaints:
+        sys.exit(complaints)
     clips = [line.strip() for line in said.splitlines() if "clips" in line]
     print(f"| {label} | {seconds:.1f} | {seconds / hours:.1f} | {peak_bytes / 1e9:.2f} GB | {'; '.join(clips)} |")
     return seconds, said

@@ -108,6 +108,7 @@ def with_one(value: float) -> np.ndarray:
 
 VOICE = speech(3.0, take=3)
 NOISE = np.random.default_rng(1).normal(0, 1, len(VOICE))
+LONG_SILENCE = np.pad(VOICE, RATE_HZ * 5) + 1e-5 * np.resize(NOISE, 13 * RATE_HZ)
 MIDDLE = speech(4.0, take=4)[RATE_HZ:-RATE_HZ]  # somebody speaks from the first sample to the last
 
 # name -> what is done to audio/ beside two good clips, and the error; more in tests/unit/test_prepare_errors.py
@@ -148,7 +149,7 @@ DROPS: dict[str, tuple[Spoil, str]] = {
     "offset": (clip(samples=VOICE + 0.2), "dc_offset"),
     "too quiet": (clip(samples=VOICE * 0.004, subtype="PCM_24"), "too_quiet"),
     "noisy": (clip(samples=VOICE + 0.03 * NOISE), "low_snr"),
-    "mostly silence": (clip(samples=np.pad(VOICE, RATE_HZ * 5) + 1e-5 * np.resize(NOISE, 13 * RATE_HZ)), "mostly_silence"),
+    "mostly silence": (clip(samples=LONG_SILENCE), "mostly_silence"),
     "cut off in a word": (clip(samples=MIDDLE), "cut_off_end"),
     "another voice": (stranger, "other_voice"),
     "the same audio twice": (several(["good3.wav", "zz bad.wav"], VOICE), "duplicate"),

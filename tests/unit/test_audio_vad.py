@@ -169,3 +169,9 @@ def test_parts_cover_a_track_once() -> None:
     found = parts(24000 * 700 + 5, 24000)
     assert found == [(0, 7200000), (7200000, 14400000), (14400000, 16800005)]
     assert all(start * 1000 % (32 * 24000) == 0 for start, _ in found)
+
+
+def test_a_recording_that_begins_with_a_word_loses_nothing(detector: SpeechDetector, tmp_path: Path) -> None:
+    """In this clip somebody speaks from 0.02 s on; a detector that starts cold hears it at 0.35 s."""
+    heard = heard_at(lj(17), RATE_HZ, detector, tmp_path / "track.f32")
+    assert heard.speech(0.5)[0].start_s < 0.1

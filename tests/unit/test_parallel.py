@@ -50,7 +50,10 @@ def test_results_come_in_order_as_they_are_asked_for() -> None:
 
 
 def test_a_killed_worker_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(UserError, match="worker processes was killed, most likely for lack of memory"), Workers(2) as it:
+    with (
+        pytest.raises(UserError, match="worker processes was killed, most likely for lack of memory"),
+        Workers(2) as it,
+    ):
         list(it.map(_die, [1, 2, 3], "testing", "number"))
 
 

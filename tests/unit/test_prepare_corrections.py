@@ -8,7 +8,7 @@ import pytest
 
 from cosytune.errors import UserError
 from cosytune.layout import Layout
-from recordings import make_recipe, run_prepare, run_stage_0, texts, speech, write_clip
+from recordings import make_recipe, run_prepare, run_stage_0, speech, texts, write_clip
 
 
 @pytest.fixture

@@ -249,7 +249,9 @@ def test_a_mistake_is_a_line_and_a_status_and_mending_it_goes_on(tmp_path: Path)
     failed = run_stage_0(layout)
     assert failed.returncode == 1
     errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == ["error: audio/a.txt: empty transcript; write what is said, or remove it together with its audio"]
+    assert errors == [
+        "error: audio/a.txt: empty transcript; write what is said, or remove it to have the recording transcribed"
+    ]
     assert "Traceback" not in failed.stderr
     put(layout, "a.txt", "はい。")
     assert run_stage_0(layout).returncode == 0

@@ -5,14 +5,15 @@ Two passes over the file, both streamed: an hour or a day of audio takes the sam
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from cosytune.audio import sox
 from cosytune.audio.blocks import Blocks, DecodingError
 from cosytune.audio.folder import printable
 from cosytune.audio.loudness import SILENCE_DBFS, dbfs
@@ -20,6 +21,7 @@ from cosytune.audio.probe import Broken, Probe
 from cosytune.audio.track import BIN_S, Track
 from cosytune.quality.clipping import clipped_samples
 
+_NOTHING: NDArray[np.float32] = np.zeros(0, np.float32)
 _DEAD_DB = 30.0  # a channel this far below the loudest one carries no speech of its own
 _CANCELLED_DB = 10.0  # a mix this far below its channels: they are in opposite phase
 
@@ -32,7 +34,7 @@ class Silent:
 
 
 def decode(audio: Path, found: Probe, destination: Path, rate_hz: int) -> Track | Silent | Broken:
-    """Decode, mix the channels that carry sound, resample to `rate_hz`, write the track."""
+    """Decode, mix the channels that carry sound, resample to `rate_hz` (SoX's `rate -v`), write the track."""
     blocks = Blocks(audio, found)
     try:
         survey = _survey(blocks)
@@ -44,7 +46,7 @@ def decode(audio: Path, found: Probe, destination: Path, rate_hz: int) -> Track 
             return Silent(round(dbfs(survey.swing), 2))
         clipped = np.zeros(int(survey.frames / found.rate_hz / BIN_S) + 1, np.uint32)
         mono = _mono(blocks, survey, found.rate_hz, clipped)
-        frames = sox.resample(mono, survey.peak + abs(survey.dc_offset), found.rate_hz, rate_hz, destination)
+        frames = _resample(mono, found.rate_hz, rate_hz, destination)
     except DecodingError as failure:
         return Broken(f"cannot be decoded ({printable(str(failure))}); export it again as wav")
     return Track(
@@ -125,3 +127,17 @@ def _mono(blocks: Blocks, survey: _Survey, rate_hz: int, clipped: NDArray[np.uin
         position += len(block)
         mix = used[:, 0] if used.shape[1] == 1 else used.mean(axis=1)
         yield mix - np.float32(survey.dc_offset)
+
+
+def _resample(blocks: Iterator[NDArray[np.float32]], rate_hz: int, wanted_hz: int, destination: Path) -> int:
+    """-> frames written. By SoX's own resampler as a library: what the program's `rate -v` does (a test compares the
+    two), at a fifth of its time, and in float, so that nothing can clip on the way.
+    """
+    resampler = soxr.ResampleStream(rate_hz, wanted_hz, 1, dtype="float32", quality="VHQ")
+    frames = 0
+    with destination.open("wb") as track:
+        for block in itertools.chain(blocks, [None]):
+            samples = resampler.resample_chunk(_NOTHING if block is None else block, last=block is None)
+            track.write(samples.astype("<f4", copy=False).tobytes())
+            frames += len(samples)
+    return frames

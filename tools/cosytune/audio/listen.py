@@ -5,6 +5,7 @@ Parts of a long recording are heard on their own, in as many processes as there 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,11 @@ def listen(track: Path, rate_hz: int, start: int, end: int, detector: SpeechDete
         return Heard(np.zeros(0, np.float32), np.zeros(0, np.float32), 0.0)
     levels_db = _levels_db(track, rate_hz, start, end)
     gain = 10 ** ((_LOUD_DB - float(np.percentile(levels_db, _LOUD_PERCENTILE))) / 20)
-    warm_up_s = min(_WARM_UP_S, start // rate_hz)
-    blocks = _read(track, start - warm_up_s * rate_hz, end)
+    before = min(_WARM_UP_S * rate_hz, start)
+    # Silence where there is nothing to hear before: a detector that starts cold misses a first word that comes at once.
+    blocks = itertools.chain([np.zeros(_WARM_UP_S * rate_hz - before, np.float32)], _read(track, start - before, end))
     probabilities = detector.probabilities(_at_detector_rate(blocks, rate_hz, gain))
-    first, count = frames_in(warm_up_s), frames_in((end - start) / rate_hz)
+    first, count = frames_in(_WARM_UP_S), frames_in((end - start) / rate_hz)
     return Heard(probabilities[first : first + count], levels_db, (end - start) / rate_hz)
 
 

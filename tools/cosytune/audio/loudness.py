@@ -40,7 +40,7 @@ def measure_lufs(samples: Samples, rate_hz: int) -> float | None:
     level_dbfs = peak_dbfs(samples)
     if level_dbfs <= -200:
         return None
-    scaled = samples * 10 ** (-level_dbfs / 20)
+    scaled = samples.astype(np.float64) * 10 ** (-level_dbfs / 20)
     shortest = int(np.ceil(_BLOCK_S * rate_hz)) + 1
     if len(scaled) < shortest:
         scaled = np.resize(scaled, shortest)

@@ -56,7 +56,7 @@ def find_sources(folder: Folder, speaker: str, choice: Choice, language: str) ->
     if choice == "auto" and (alike := look_alikes(folder, entries, sidecars.used)):
         problems.append(alike)
     problems += [
-        f"{entry.where}: empty transcript; write what is said, or remove it together with its audio"
+        f"{entry.where}: empty transcript; write what is said, or remove it to have the recording transcribed"
         for entry in entries
         if entry.transcript is not None and not is_speakable(clean(entry.transcript).text)
     ]

@@ -61,6 +61,7 @@ def write_data(layout: Layout, balance: Balance) -> None:
         for one in balance.kept
         if one.clip.written is not None
     ]
+    files.flush(layout.data_all.parent)  # the clips are whole before a table names them
     kaldi.write(layout.data_all, utterances)
     originals = {one.clip.draft.utt: _one_line(one.clip.draft.written or one.text) for one in balance.kept}
     kaldi.write_table(layout.data_all / "text.original", originals)

@@ -52,16 +52,14 @@ def decide(
             out[clip.draft.utt] = _DROPPED_BY_EAR
         elif not texts[clip.draft.utt]:
             out[clip.draft.utt] = _NO_TRANSCRIPT
-    judged = judge(
-        [_candidate(clip, texts, errors) for clip in clips if clip.draft.utt not in out],
-        settings.gates,
-        settings.min_duration_s,
-        settings.max_duration_s,
-    )
+    candidates = [_candidate(clip, texts, errors) for clip in clips]
+    limits = settings.gates, settings.min_duration_s, settings.max_duration_s
+    judged = judge([one for one in candidates if one.utt not in out], *limits)
+    aside = judge(candidates, *limits) if out else {}  # what would be said of them with a text
     verdicts = []
     for clip in clips:
         utt = clip.draft.utt
-        found = tuple(judged.get(utt, ())) or ((out[utt],) if utt in out else ())
+        found = (out[utt], *aside[utt]) if utt in out else tuple(judged[utt])
         wanted = utt in settings.keep or decisions.of(clip.draft.name).verdict == "keep"
         stays = wanted and utt not in out and clip.written is not None
         reasons, overruled = ((), found) if stays else (found, ())
@@ -94,7 +92,7 @@ def _candidate(clip: Clip, texts: Mapping[str, str], errors: Mapping[str, float 
         digest=clip.written.digest if clip.written else "",
         fingerprint=clip.fingerprint,
         voice=clip.voice,
-        letters=spoken_length(texts[draft.utt], draft.language),
+        letters=spoken_length(texts[draft.utt], draft.language) or None,
         cer=errors[draft.utt],
         logprob=draft.logprob if is_whispers else None,
         repetition=draft.repetition if is_whispers else None,

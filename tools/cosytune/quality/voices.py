@@ -25,7 +25,7 @@ MIN_CLIPS = 3
 _FRAMES, _MELS = encoder.FRAMES, encoder.MELS  # a window: 1.6 s, as the encoder was trained on
 _FFT, _HOP = 400, 160
 _LEVEL_DBFS = -30.0  # of the speech that the encoder was trained on; its mel is not logarithmic
-_MOST_WINDOWS = 3
+_MOST_WINDOWS = 2
 _BATCH = 128
 _SAMPLE = 1000  # clips of one speaker that are compared each with each
 _SMALLER_SHARE = 0.25  # of the clips: below this they are strangers, not a second group
@@ -33,7 +33,7 @@ _APART = 0.2  # how much less alike two people are than each with himself: 0.3; 
 
 
 def windows(samples_16k: Float, speech: Sequence[Span]) -> Float:
-    """Mono samples [n] and where speech is in them -> mel power spectra float32 [k, 160, 40], k from 0 to 3.
+    """Mono samples [n] and where speech is in them -> mel power spectra float32 [k, 160, 40], k from 0 to 2.
 
     Windows of 1.6 s, evenly spaced over the speech; less speech than that is repeated. 0 windows without speech.
     """

@@ -140,8 +140,9 @@ def _guess(data: bytes) -> tuple[str, str]:
     for codec, called, iconv in _LEGACY:
         if _strictly(data, codec) is not None:
             return called, iconv
-    return "some other encoding", "ENCODING"
+    return "some other encoding", ""
 
 
 def _message(name: str, called: str, iconv: str) -> str:
-    return f"{name}: not UTF-8, it looks like {called}; save it as UTF-8 (iconv -f {iconv} -t UTF-8)"
+    command = f" (iconv -f {iconv} -t UTF-8)" if iconv else ", in the program that wrote it"
+    return f"{name}: not UTF-8, it looks like {called}; save it as UTF-8{command}"

@@ -100,8 +100,8 @@ def _whisper_mistakes(settings: TranscribeConfig, directory: Path) -> list[str]:
     if not missing:
         return []
     ways_out = (
-        "or put X.txt with its text beside every X.wav; or transcribe.model=none cuts now and leaves the clips in "
-        "quarantine, for a text typed in the review page"
+        "or put X.txt with its text beside every X.wav; or transcribe.model=none (in conf.yaml, to stay) cuts now and "
+        "leaves the clips in quarantine, for a text typed in the review page"
     )
     name = settings.model
     if directory.parent != PRETRAINED_MODELS:
