@@ -16,9 +16,12 @@ from cosytune.voice import report, synthesis
 
 RATE_HZ = 24000
 DROPS = [
-    {"source": "短い <clip>.wav", "reason": "too_short", "value": 0.42, "threshold": 1.0},
-    {"source": '壊れた "録音".wav', "reason": "not readable", "value": None, "threshold": None},
-    {"source": "long/take 1.wav", "reason": "too_long", "value": 31.7, "threshold": 30.0},
+    {"source": source, "reasons": [{"reason": reason, "value": value, "threshold": threshold}]}
+    for source, reason, value, threshold in (
+        ("短い <clip>.wav", "too_short", 0.42, 1.0),
+        ('壊れた "録音".wav', "silent", None, None),
+        ("long/take 1.wav@3.10-34.80", "too_long", 31.7, 30.0),
+    )
 ]
 PACK_DROPS = [{"utt": "demo_0099", "reason": "no speech tokens (longer than 30 s)"}]
 UNUSED = ["audio/メモ <1>.docx"]
@@ -42,10 +45,18 @@ def _data(layout: Layout) -> None:
         {"utt": f"demo_{n:04d}", "duration_s": float(length), "source_loudness_lufs": float(loudness)}
         for n, (length, loudness) in enumerate(zip(draw.gamma(9, 0.45, 40), draw.normal(-19, 1.7, 40), strict=True))
     ]
-    dropped = {drop["reason"]: 1 for drop in DROPS}
+    dropped = {drop["reasons"][0]["reason"]: 1 for drop in DROPS}
     files.write_json(
         layout.data_all / "report.json",
-        {"input": 43, "kept": 40, "dropped": dropped, "clips": clips, "drops": DROPS, "unused_files": UNUSED},
+        {
+            "recordings": 43,
+            "input": 43,
+            "kept": 40,
+            "dropped": dropped,
+            "clips": clips,
+            "drops": DROPS,
+            "unused_files": UNUSED,
+        },
     )
     packed = {
         "input": 40,
@@ -102,7 +113,7 @@ def _voice(layout: Layout, config: Config) -> None:
         "language": "ja",
         "family": config.model,
         "base": {"name": "CosyVoice2-0.5B-tiny", "random_weights": True, "files": {"llm.pt": "ab" * 32}},
-        "text": {"normalizer": "cosytune-nfc-1", "language": "ja"},
+        "text": {"normalizer": "cosytune-2", "language": "ja"},
         "recipe": {"commit": "0123456789abcdef" * 2, "changed": True},
         "upstream": {"commit": "6e01309e01bc93bbeb83bdd996b1182a81aaf11e"},
         "lock_sha256": "cd" * 32,

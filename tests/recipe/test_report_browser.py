@@ -70,7 +70,7 @@ def test_every_drop_can_be_read(browser: webdriver.Chrome, made: Path) -> None:
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#every-drop tbody tr')].map((row) => row.innerText)"
     )
-    expected = [(drop["source"], str(drop["reason"]).replace("_", " ")) for drop in DROPS] + [
+    expected = [(drop["source"], str(drop["reasons"][0]["reason"]).replace("_", " ")) for drop in DROPS] + [
         (d["utt"], d["reason"]) for d in PACK_DROPS
     ]
     assert len(rows) == len(expected)

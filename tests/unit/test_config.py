@@ -292,3 +292,11 @@ def test_values_that_no_training_can_use_are_refused(given: str) -> None:
     key = given.partition("=")[0]
     with pytest.raises(UserError, match=re.escape(key)):
         configs.parse(configs.parse_override(given), "command line")
+
+
+def test_lengths_of_clips_that_cannot_be_cut(recipe: Path) -> None:
+    (message,) = mistakes(recipe, "audio.segment.min_s=12")
+    assert message == (
+        "command line: audio.segment = {'min_s': 12}: two times margin_s must be less than min_s, and min_s less than "
+        "max_s"
+    )

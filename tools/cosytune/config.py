@@ -238,7 +238,8 @@ def _explain(error: Any) -> tuple[str, str]:
         return key, f"unknown key '{key}'; did you mean '{near[0]}'?"
     while location and ".".join(location) not in known:
         location.pop()  # pydantic adds the types that it tried and the places in a list
-    message = error["msg"][0].lower() + error["msg"][1:]
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     if error["type"] == "string_type":
         message += '; put it in quotes: "..."'
     return ".".join(location), message

@@ -5,9 +5,9 @@ The layers above (`config.py`) only override what stands here. An unknown key or
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -46,6 +46,12 @@ class SegmentConfig(Section):
     """The detector's probability from which a frame of 32 ms is speech."""
     min_pause_s: Positive = 0.1
     """A shorter gap between two words is no place to cut, as long as there is a longer one."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if not 2 * self.margin_s < self.min_s < self.max_s:
+            raise ValueError("two times margin_s must be less than min_s, and min_s less than max_s")
+        return self
 
 
 class GatesConfig(Section):

@@ -5,14 +5,11 @@ Each write reads the files anew while it holds the recipe's lock, the one that s
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cosytune import decisions, kaldi
+from cosytune import decisions, kaldi, locks
 from cosytune.decisions import Verdict
 from cosytune.layout import Layout
 from cosytune.record import Record
@@ -21,7 +18,7 @@ from cosytune.stages import STAGES
 from cosytune.text import is_speakable, normalize
 
 _PREPARE = next(stage for stage in STAGES if stage.name == "prepare")
-_TRIES, _PAUSE_S = 10, 0.05  # another review page holds the lock for milliseconds, a stage for minutes
+_PATIENCE_S = 0.5  # another review page holds the lock for milliseconds, a stage for minutes
 _one_writer = threading.Lock()  # this process's own threads wait for each other
 
 
@@ -85,22 +82,8 @@ def _find(layout: Layout, source: str) -> Clip:
 
 @contextmanager
 def _alone(layout: Layout) -> Iterator[None]:
-    place = Record.path(layout, _PREPARE).parent
-    place.mkdir(parents=True, exist_ok=True)
-    with _one_writer:
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            _lock(handle)
+    try:
+        with _one_writer, locks.alone(Record.path(layout, _PREPARE).parent, _PATIENCE_S):
             yield
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    for _ in range(_TRIES):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(_PAUSE_S)
-    raise RefusedError("busy", 409)
+    except BlockingIOError:
+        raise RefusedError("busy", 409) from None

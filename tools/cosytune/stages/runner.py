@@ -6,8 +6,6 @@ python -m cosytune.stages.pack egs/demo/exp/default/config.yaml [--again]
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosytune import config as configs
+from cosytune import locks
 from cosytune.errors import UserError, run_main
 from cosytune.layout import Layout
 from cosytune.record import Record, capture, flatten
@@ -109,16 +108,11 @@ def _require_finished(layout: Layout, stage: Stage) -> None:
 def _alone(layout: Layout, stage: Stage) -> Iterator[None]:
     """One run at a time where the stage writes: two terminals on one recipe would mix their outputs."""
     place = Record.path(layout, stage).parent
-    place.mkdir(parents=True, exist_ok=True)
-    handle = os.open(place, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it ends with the process, however that ends
-        except BlockingIOError:
-            raise UserError(f"{place.parent}: another run is at work there; wait for it, or stop it") from None
-        yield
-    finally:
-        os.close(handle)
+        with locks.alone(place):
+            yield
+    except BlockingIOError:
+        raise UserError(f"{place.parent}: another run is at work there; wait for it, or stop it") from None
 
 
 def _stage(name: str) -> Stage:

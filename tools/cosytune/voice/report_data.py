@@ -25,7 +25,8 @@ def section(prepared: Mapping[str, Any], packed: Mapping[str, Any], target_lufs:
     )
     stages = (("prepare", prepared), ("pack", packed))
     return {
-        "sentence": f"{prepared['input']} recordings came in; {packed['kept']} clips were used: "
+        "sentence": f"{prepared['recordings']} recordings came in and made {prepared['input']} clips; "
+        f"{packed['kept']} were used: "
         f"{packed['sets']['train']} for training, {packed['sets']['cv']} for cross-validation, "
         f"{packed['sets']['test']} for testing. What is not listed as dropped was used.",
         "histograms": [histogram for histogram in histograms if histogram],
@@ -45,12 +46,14 @@ def _balance(stage: str, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _drop(stage: str, drop: Mapping[str, Any]) -> dict[str, str]:
+    """The first of the reasons is the most telling one."""
+    why = drop["reasons"][0] if "reasons" in drop else drop
     return {
         "source": drop.get("source") or drop["utt"],
         "stage": stage,
-        "reason": _words(drop["reason"]),
-        "value": _plain(drop.get("value")),
-        "threshold": _plain(drop.get("threshold")),
+        "reason": _words(why["reason"]),
+        "value": _plain(why.get("value")),
+        "threshold": _plain(why.get("threshold")),
     }
 
 
