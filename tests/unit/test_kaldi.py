@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cosytune import kaldi
@@ -20,8 +21,9 @@ UTTS = ("声-b c".replace(" ", "_"), "声-'a'", "声-Z")
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     directory = tmp_path / "私の 声" / "all"
+    samples = np.sin(np.arange(36000) / 20) / 2
     utterances = [
-        kaldi.Utterance(utt, "声", write_audio(directory / "wav" / f"{utt}.wav"), f"text {n} of  it", 1.5)
+        kaldi.Utterance(utt, "声", write_audio(directory / "wav" / f"{utt}.wav", samples), f"text {n} of  it", 1.5)
         for n, utt in enumerate(UTTS)
     ]
     kaldi.write(directory, utterances)

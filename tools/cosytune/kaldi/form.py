@@ -48,7 +48,7 @@ def is_odd(character: str) -> bool:
 
 
 def check_tables(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
-    """Order by speaker, words per line, reserved words, and paths."""
+    """Order of speakers, words per line, reserved words, and paths."""
     yield from _check_order(tables["utt2spk"])
     yield from _check_spk2utt(tables["spk2utt"])
     for name in ("utt2spk", "utt2dur", "utt2recording"):
@@ -62,13 +62,20 @@ def check_tables(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
 
 
 def _check_order(table: Table) -> Iterator[str]:
-    """Sorted by utterance is sorted by speaker too, as Kaldi's tools join these files line by line."""
-    for key, line in table.lines.items():
-        if not key.startswith(line.value):
+    """In order of ids is in order of speakers, too (`sort -k2`): Kaldi's tools join these files line by line.
+
+    Ids that begin with their speaker are not enough: `a-b-1` of `a-b` comes before `a-c` of `a`, but `a` before `a-b`.
+    """
+    by_id = sorted(table.lines.values(), key=lambda line: line.key)
+    by_speaker = sorted(by_id, key=lambda line: line.value)
+    for here, wanted in zip(by_id, by_speaker, strict=True):
+        if here != wanted:
             yield (
-                f"{table.path}:{line.number}: '{key}' does not begin with its speaker '{line.value}'; "
-                f"call it '{line.value}-{key}' in every file"
+                f"{table.path}:{here.number}: '{here.key}' of '{here.value}' comes before '{wanted.key}' of "
+                f"'{wanted.value}', their speakers the other way round; begin ids with the speaker and -, and no "
+                "speaker's name with another's and -"
             )
+            return
 
 
 def _check_spk2utt(table: Table) -> Iterator[str]:

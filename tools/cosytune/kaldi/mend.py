@@ -7,38 +7,58 @@ from __future__ import annotations
 
 import codecs
 import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosytune.kaldi.form import is_odd
+from cosytune.kaldi.tables import Line
 
 
 @dataclass
 class Mended:
-    """`lines`: (id, value) in order; an id comes twice if its lines say different things."""
+    """`lines`: in order of their ids, each with its number in the file as it was; an id comes twice if its lines say
+    different things. `changes`: `file:line: what was done`.
+    """
 
     path: Path
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
-    lines_seen: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def ids(self) -> set[str]:
-        return {key for key, _ in self.lines}
+        return {line.key for line in self.lines}
 
     @property
     def content(self) -> bytes:
-        return "".join(f"{key} {value}".rstrip(" ") + "\n" for key, value in self.lines).encode()
+        return "".join(f"{line.key} {line.value}".rstrip(" ") + "\n" for line in self.lines).encode()
 
     def note(self, number: int, what: str) -> None:
         self.changes.append(f"{self.path}:{number}: {what}")
 
-    def drop(self, ids: set[str]) -> None:
-        self.lines = [(key, value) for key, value in self.lines if key not in ids]
+    def drop(self, ids: set[str], why: Callable[[str], str]) -> None:
+        """`why`: id -> reason."""
+        for line in self.lines:
+            if line.key in ids:
+                self.note(line.number, f"'{line.key}' dropped: {why(line.key)}")
+        self.lines = [line for line in self.lines if line.key not in ids]
+
+    def add(self, values: Mapping[str, str], what: str) -> None:
+        """Lines that were not there: they have no number."""
+        for key, value in values.items():
+            self.changes.append(f"{self.path}: '{key} {value}' added, {what}")
+            self.lines.append(Line(0, key, value))
+        self.lines.sort(key=_by_id)
 
 
-def mend(path: Path, *, is_path: bool = False) -> Mended | None:
-    """None when the encoding cannot be told. `is_path`: values are paths, whose spaces and letters are names."""
+def _by_id(line: Line) -> str:
+    return line.key
+
+
+def mend(path: Path, *, as_typed: bool = False) -> Mended | None:
+    """None when the encoding cannot be told. `as_typed`: values are paths or what a person wrote, and stay as they are
+    but for white space around them.
+    """
     mended = Mended(path)
     raw = path.read_bytes()
     text = _decode(mended, raw)
@@ -46,9 +66,15 @@ def mend(path: Path, *, is_path: bool = False) -> Mended | None:
         return None
     if text and not text.endswith("\n"):
         mended.note(text.count("\n") + 1, "line end added")
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        _mend_line(mended, number, line, is_path)
-    in_order = sorted(mended.lines, key=lambda one: one[0])
+    seen: set[tuple[str, str]] = set()
+    for number, raw_line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        line = _mend_line(mended, number, raw_line, as_typed)
+        if line and (line.key, line.value) in seen:
+            mended.note(number, f"'{line.key}': the same line again, deleted")
+        elif line:
+            seen.add((line.key, line.value))
+            mended.lines.append(line)
+    in_order = sorted(mended.lines, key=_by_id)
     if in_order != mended.lines:
         mended.note(1, "lines put in order")
     mended.lines = in_order
@@ -80,27 +106,24 @@ def _decodes(raw: bytes, encoding: str) -> bool:
     return True
 
 
-def _mend_line(mended: Mended, number: int, raw: str, is_path: bool) -> None:
+def _mend_line(mended: Mended, number: int, raw: str, as_typed: bool) -> Line | None:
+    """None for a line with nothing in it."""
     line = raw.removesuffix("\r")
     if line != raw:
         mended.note(number, "Windows line end taken out")
     words = _visible(line).strip().split(maxsplit=1)
     if not words:
         mended.note(number, "empty line deleted")
-        return
+        return None
     key = unicodedata.normalize("NFC", words[0])
     value = words[1] if len(words) > 1 else ""
-    if is_path:
+    if as_typed:
         value = line.strip().split(maxsplit=1)[1] if value else ""
     else:
         value = unicodedata.normalize("NFC", " ".join(value.split()))
-    if (key, value) in mended.lines_seen:
-        mended.note(number, f"'{key}': the same line again, deleted")
-        return
     if f"{key} {value}".rstrip(" ") != line:
         mended.note(number, f"'{key}': white space or composed letters mended")
-    mended.lines_seen.add((key, value))
-    mended.lines.append((key, value))
+    return Line(number, key, value)
 
 
 def _visible(line: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "utt2dur")
 RECORDINGS = "utt2recording"
 """Which take a clip was cut from. Optional: directories that others made have none."""
+ORIGINALS = "text.original"
+"""Each transcript as it was typed, beside the normalised one in `text`. Stage 0 writes it."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
+from cosytune.kaldi.model import ORIGINALS
 from cosytune.kaldi.tables import Line, Table, read_table
 
 
@@ -52,17 +53,18 @@ OF_UTTERANCES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "utt2num_frames": (lambda value: value.isdecimal() and int(value) > 0, "a whole number from 1"),
     "utt2warp": (_is_warp, "a number between 0.5 and 1.5"),
     "segments": (_is_segment, "a recording, its start and a later end in seconds"),
+    ORIGINALS: (_any, "a text"),
 }
-_OF_SPEAKERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+OF_SPEAKERS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "cmvn.scp": (_any, "a path"),
     "spk2gender": (lambda value: value in ("m", "f"), "m or f"),
     "spk2warp": (_is_warp, "a number between 0.5 and 1.5"),
 }
-_OF_RECORDINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
+OF_RECORDINGS: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "reco2dur": (_is_length, "seconds above 0"),
     "reco2file_and_channel": (_is_channel, "a file name and A or B"),
 }
-NAMES = (*OF_UTTERANCES, *_OF_SPEAKERS, *_OF_RECORDINGS)
+NAMES = (*OF_UTTERANCES, *OF_SPEAKERS, *OF_RECORDINGS)
 
 
 def check(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
@@ -70,8 +72,8 @@ def check(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
     utts = tables["utt2spk"].lines.keys()
     for names, ids, of in (
         (OF_UTTERANCES, utts, "utt2spk"),
-        (_OF_SPEAKERS, tables["spk2utt"].lines.keys(), "spk2utt"),
-        (_OF_RECORDINGS, tables["wav.scp"].lines.keys(), "wav.scp"),
+        (OF_SPEAKERS, tables["spk2utt"].lines.keys(), "spk2utt"),
+        (OF_RECORDINGS, tables["wav.scp"].lines.keys(), "wav.scp"),
     ):
         for name, (accepts, wanted) in names.items():
             if (directory / name).is_file():
@@ -98,6 +100,10 @@ def _check_recordings(segments: Table, wavs: Table) -> Iterator[str]:
     for line in segments.lines.values():
         if (recording := _first(line)) not in wavs.lines:
             yield f"{segments.path}:{line.number}: '{recording}' is not in wav.scp; add it or delete the line"
+    used = {_first(line) for line in segments.lines.values()}
+    for key, line in wavs.lines.items():
+        if key not in used:
+            yield f"{wavs.path}:{line.number}: '{key}' is in no line of segments; add one or delete the id"
 
 
 def _first(line: Line) -> str:

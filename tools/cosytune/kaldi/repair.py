@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,30 +17,35 @@ from cosytune import files
 from cosytune.kaldi import headers, optional
 from cosytune.kaldi.checks import resolve
 from cosytune.kaldi.mend import Mended, mend
-from cosytune.kaldi.model import RECORDINGS
+from cosytune.kaldi.model import ORIGINALS, RECORDINGS
 
 _NEEDED = {"wav.scp": "no audio", "text": "no transcript", "utt2spk": "no speaker"}
+_AS_TYPED = ("wav.scp", "feats.scp", "vad.scp", "cmvn.scp", ORIGINALS)
 
 
 def repair(directory: Path) -> list[str]:
-    """What was changed, one line each, and last the balance of utterances; only one line when nothing was."""
+    """What was changed, one line each, and last the balance of utterances; only one line when nothing was.
+
+    A run that was killed has written some files whole: the next one finds what is left and finishes.
+    """
     names = (*_NEEDED, "utt2dur", RECORDINGS, *optional.NAMES)
     tables = {
         name: mended
         for name in names
-        if (directory / name).is_file() and (mended := mend(directory / name, is_path=name.endswith(".scp")))
+        if (directory / name).is_file() and (mended := mend(directory / name, as_typed=name in _AS_TYPED))
     }
     if missing := [name for name in _NEEDED if name not in tables]:
         return [f"{directory / name}: not there or not readable, nothing was changed" for name in missing]
     dropped = _drop(tables)
+    balance = _balance(len(tables["wav.scp"].ids), dropped)
+    if not tables["wav.scp"].lines:
+        return [f"{directory}: {balance}; that is no repair, nothing was changed"]
     _mend_durations(directory, tables)
     if RECORDINGS in tables:
-        _add_recordings(tables)
+        own = {utt: utt for utt in sorted(tables["wav.scp"].ids - tables[RECORDINGS].ids)}
+        tables[RECORDINGS].add(own, "a recording of its own")
     contents = {name: mended.content for name, mended in tables.items()} | {"spk2utt": _spk2utt(tables["utt2spk"])}
     changed = {name: new for name, new in contents.items() if _bytes(directory / name) != new}
-    kept = len(tables["wav.scp"].ids)
-    reasons = "".join(f" + {count} dropped ({reason})" for reason, count in sorted(Counter(dropped.values()).items()))
-    balance = f"{kept + len(dropped)} utterances = {kept} kept{reasons}"
     if not changed:
         return [f"{directory}: {balance}; nothing to mend"]
     backup = _back_up(directory, [directory / name for name in changed])
@@ -47,52 +53,57 @@ def repair(directory: Path) -> list[str]:
         files.write_bytes(directory / name, new)
     changes = [change for name, mended in tables.items() if name in changed for change in mended.changes]
     if "spk2utt" in changed:
-        changes.append(f"{directory / 'spk2utt'}:1: made from utt2spk")
+        changes.append(f"{directory / 'spk2utt'}: made from utt2spk")
     return [*changes, f"{directory}: {balance}; {len(changed)} files changed, the former ones are in {backup}"]
 
 
+def _balance(kept: int, dropped: Mapping[str, str]) -> str:
+    reasons = "".join(f" + {count} dropped ({reason})" for reason, count in sorted(Counter(dropped.values()).items()))
+    return f"{kept + len(dropped)} utterances = {kept} kept{reasons}"
+
+
 def _drop(tables: Mapping[str, Mended]) -> dict[str, str]:
-    """`{utt: reason}` of utterances that cannot be: their lines leave every file."""
-    there = {name: {key for key, value in tables[name].lines if value} for name in _NEEDED}
+    """`{utt: reason}` of utterances that cannot be: their lines leave every file, and their speakers' with the last."""
+    there = {name: {line.key for line in tables[name].lines if line.value} for name in _NEEDED}
     dropped: dict[str, str] = {}
     for utt in sorted(set().union(*(tables[name].ids for name in _NEEDED))):
         lacks = [reason for name, reason in _NEEDED.items() if utt not in there[name]]
         if lacks:
             dropped[utt] = lacks[0]
     kept = tables["wav.scp"].ids - dropped.keys()
-    of_utterances = (*_NEEDED, "utt2dur", RECORDINGS, *optional.OF_UTTERANCES)
-    for name in (one for one in of_utterances if one in tables):
-        for utt in sorted(tables[name].ids - kept):
-            tables[name].note(1, f"'{utt}' dropped: {dropped.get(utt, 'no audio')}")
-        tables[name].drop(tables[name].ids - kept)
+    for name in (*_NEEDED, "utt2dur", RECORDINGS, *optional.OF_UTTERANCES, *optional.OF_RECORDINGS):
+        if name in tables:
+            tables[name].drop(tables[name].ids - kept, lambda utt: dropped.get(utt, "no audio"))
+    speakers = {line.value for line in tables["utt2spk"].lines}
+    for name in optional.OF_SPEAKERS:
+        if name in tables:
+            tables[name].drop(tables[name].ids - speakers, lambda _: "no utterance of this speaker")
     return dropped
 
 
 def _mend_durations(directory: Path, tables: dict[str, Mended]) -> None:
     """The audio's own duration where utt2dur says another, or nothing."""
     table = tables.setdefault("utt2dur", Mended(directory / "utt2dur"))
-    stated = dict(table.lines)
-    for utt, path in tables["wav.scp"].lines:
-        header = None if path.endswith("|") else headers.read_header(resolve(directory, path))
-        if header and header.frames and headers.differs(stated.get(utt, ""), header.duration_s):
-            table.note(1, f"'{utt}': {stated.get(utt, 'nothing')} made {header.duration_s:.6f}, as its audio lasts")
-            stated[utt] = f"{header.duration_s:.6f}"
-    table.lines = sorted(stated.items())
+    real = dict(_durations(directory, tables["wav.scp"]))
+    for place, line in enumerate(table.lines):
+        if line.key in real and headers.differs(line.value, real[line.key]):
+            table.lines[place] = replace(line, value=f"{real[line.key]:.6f}")
+            table.note(line.number, f"'{line.key}': {line.value} made {real[line.key]:.6f}, as its audio lasts")
+    table.add({utt: f"{real[utt]:.6f}" for utt in real.keys() - table.ids}, "as its audio lasts")
 
 
-def _add_recordings(tables: Mapping[str, Mended]) -> None:
-    """A clip without a recording is its own."""
-    table = tables[RECORDINGS]
-    for utt in sorted(tables["wav.scp"].ids - table.ids):
-        table.note(1, f"'{utt}' added as a recording of its own")
-        table.lines.append((utt, utt))
-    table.lines.sort(key=lambda one: one[0])
+def _durations(directory: Path, wavs: Mended) -> Iterator[tuple[str, float]]:
+    """Utterance -> seconds, of the audio that can be opened."""
+    for line in wavs.lines:
+        header = None if line.value.endswith("|") else headers.read_header(resolve(directory, line.value))
+        if header and header.frames:
+            yield line.key, header.duration_s
 
 
 def _spk2utt(utt2spk: Mended) -> bytes:
     grouped: dict[str, list[str]] = {}
-    for utt, speaker in utt2spk.lines:
-        grouped.setdefault(speaker, []).append(utt)
+    for line in utt2spk.lines:
+        grouped.setdefault(line.value, []).append(line.key)
     return "".join(f"{speaker} {' '.join(sorted(utts))}\n" for speaker, utts in sorted(grouped.items())).encode()
 
 
@@ -111,4 +122,6 @@ def _back_up(directory: Path, paths: list[Path]) -> Path:
         if path.is_file():
             shutil.copy2(path, folder / path.name)
             files.fsync(folder / path.name)
+    files.fsync(folder)
+    files.fsync(directory)
     return folder

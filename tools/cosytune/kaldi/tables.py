@@ -51,10 +51,10 @@ def read_table(path: Path, *, strict: bool = True, content: str | None = None) -
         number = path.read_bytes().count(b"\n", 0, failure.start) + 1
         table.report(number, "not UTF-8; convert the file with iconv -t UTF-8")
         return table
-    previous = ""
+    previous, last = "", content.count("\n") + 1
     for number, raw in enumerate(content.split("\n"), start=1):
         line = raw.removesuffix("\r")
-        if not line and number == content.count("\n") + 1:
+        if not line and number == last:
             break
         if not strict:
             line = line.replace("\t", " ").strip(" ")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cosytune.kaldi import form, headers, optional
 from cosytune.kaldi.checks import read_and_check
+from cosytune.kaldi.model import ORIGINALS
 
 
 def validate(directory: Path, *, deep: bool = False) -> list[str]:
@@ -15,9 +16,9 @@ def validate(directory: Path, *, deep: bool = False) -> list[str]:
     """
     tables, problems = read_and_check(directory)
     if deep and tables:
-        for path in (*(table.path for table in tables.values()), *(directory / name for name in optional.NAMES)):
-            if path.is_file():
-                problems += form.check_bytes(path)
+        for name in (*tables, *optional.NAMES):
+            if name != ORIGINALS and (directory / name).is_file():  # that one is as somebody typed it
+                problems += form.check_bytes(directory / name)
         problems += form.check_tables(directory, tables)
         problems += optional.check(directory, tables)
         problems += headers.check(directory, tables)
