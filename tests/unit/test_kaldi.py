@@ -112,6 +112,11 @@ def test_a_missing_file_names_the_stage_that_makes_it(data: Path) -> None:
     assert kaldi.validate(data) == [f"{data / 'spk2utt'}: not there; run stage 0 (prepare) again: --stage 0"]
 
 
+def test_a_directory_without_utterances_names_the_stage_that_makes_them(tmp_path: Path) -> None:
+    kaldi.write(tmp_path, [])
+    assert kaldi.validate(tmp_path) == [f"{tmp_path / 'wav.scp'}: empty; run stage 0 (prepare) again: --stage 0"]
+
+
 def test_windows_line_ends_and_a_bom_are_read(data: Path) -> None:
     content = (data / "text").read_text(encoding="utf-8")
     (data / "text").write_bytes(b"\xef\xbb\xbf" + content.replace("\n", "\r\n").encode())
