@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,11 +44,13 @@ class Manifest:
     problems: list[str] = field(default_factory=list)
     used: set[Path] = field(default_factory=set)
     encodings: Counter[str] = field(default_factory=Counter)
+    _where: dict[Path, str] = field(default_factory=dict)
 
     def add(self, entry: Entry, shown: str) -> None:
         """List `entry`, or say that its audio (`shown`) is listed already."""
-        earlier = next((one.where for one in self.entries if one.audio == entry.audio), None)
+        earlier = self._where.get(entry.audio)
         if earlier is None:
+            self._where[entry.audio] = entry.where
             self.entries.append(entry)
         else:
             self.problems.append(f"{entry.where}: {shown} is already in {earlier}; delete one of the two lines")
@@ -57,13 +59,14 @@ class Manifest:
 def read_manifests(folder: Folder, language: str) -> Manifest:
     """All entries of all manifests below the folder."""
     everything = Manifest()
+    disk = _Disk()
     for path in folder.files:
         if path.name == "metadata.csv":
-            part = _metadata_csv(folder, path, language)
+            part = _metadata_csv(folder, path, language, disk)
         elif path.suffix.lower() == ".jsonl":
-            part = _jsonl(folder, path, language)
+            part = _jsonl(folder, path, language, disk)
         elif path.name == "wav.scp":
-            part = _kaldi_directory(folder, path.parent, language)
+            part = _kaldi_directory(folder, path.parent, language, disk)
         else:
             continue
         everything.entries += part.entries
@@ -100,7 +103,7 @@ def _decode(folder: Folder, path: Path, manifest: Manifest, language: str) -> st
     return content
 
 
-def _metadata_csv(folder: Folder, path: Path, language: str) -> Manifest:
+def _metadata_csv(folder: Folder, path: Path, language: str, disk: _Disk) -> Manifest:
     """LJSpeech's `id|text` or `id|text|text as read`; the third column, numbers in words, wins when it is there."""
     manifest = Manifest()
     seen: dict[str, str] = {}
@@ -115,7 +118,7 @@ def _metadata_csv(folder: Folder, path: Path, language: str) -> Manifest:
             manifest.problems.append(f"{where}: id '{columns[0]}' is already in {first}; delete one of the two lines")
         else:
             seen[columns[0]] = where
-            found = _find_clip(path.parent, columns[0])
+            found = disk.clips(path.parent, columns[0])
             if len(found) == 1:
                 text = columns[2] if len(columns) == 3 and columns[2] else columns[1]
                 manifest.add(Entry(found[0], text, where, relative_name(folder, found[0])), folder.show(found[0]))
@@ -130,20 +133,7 @@ def _metadata_csv(folder: Folder, path: Path, language: str) -> Manifest:
     return manifest
 
 
-def _find_clip(directory: Path, name: str) -> list[Path]:
-    """`name` with or without its suffix in wavs/ or beside metadata.csv; more than one if suffixes compete."""
-    for place in (directory / "wavs", directory):
-        wanted = _normal(place / name)
-        if wanted.suffix.lower() in AUDIO_SUFFIXES and (exact := _on_disk(wanted)):
-            return [exact]
-        beside = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
-        found = [one for one in beside if one.suffix.lower() in AUDIO_SUFFIXES and _nfc(one.stem) == _nfc(wanted.name)]
-        if found:
-            return found
-    return []
-
-
-def _jsonl(folder: Folder, path: Path, language: str) -> Manifest:
+def _jsonl(folder: Folder, path: Path, language: str, disk: _Disk) -> Manifest:
     """One object a line with `audio` (a path, from this file's folder) and `text`; `speaker` may stand beside them."""
     manifest = Manifest()
     for where, line in _lines(folder, path, manifest, language):
@@ -155,7 +145,7 @@ def _jsonl(folder: Folder, path: Path, language: str) -> Manifest:
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("audio", "text")):
             manifest.problems.append(f'{where}: no "audio" or no "text"; write {{"audio": "a.wav", "text": "..."}}')
             continue
-        audio = _first_file(row["audio"], path.parent, folder.root.parent)
+        audio = disk.first_file(row["audio"], path.parent, folder.root.parent)
         if audio is None:
             manifest.problems.append(f"{where}: no audio {printable(row['audio'])}; add it or delete the line")
         else:
@@ -164,7 +154,7 @@ def _jsonl(folder: Folder, path: Path, language: str) -> Manifest:
     return manifest
 
 
-def _kaldi_directory(folder: Folder, directory: Path, language: str) -> Manifest:
+def _kaldi_directory(folder: Folder, directory: Path, language: str, disk: _Disk) -> Manifest:
     """wav.scp, and text and utt2spk where they are. Commands in wav.scp are never run."""
     manifest = Manifest()
     if (directory / "segments").is_file():
@@ -182,7 +172,7 @@ def _kaldi_directory(folder: Folder, directory: Path, language: str) -> Manifest
     wavs, texts, speakers = (tables[name].lines for name in _KALDI_FILES)
     for utt, line in wavs.items():
         where = f"{folder.show(directory / 'wav.scp')}:{line.number}"
-        audio = _first_file(line.value, directory, folder.root.parent)
+        audio = disk.first_file(line.value, directory, folder.root.parent)
         if line.value.endswith("|"):
             manifest.problems.append(f"{where}: '{line.value}' is a command and is not run; write the path of a file")
         elif audio is None:
@@ -201,22 +191,59 @@ def _kaldi_directory(folder: Folder, directory: Path, language: str) -> Manifest
     return manifest
 
 
-def _first_file(value: str, *directories: Path) -> Path | None:
-    """`value` as a path from the first of the directories in which it is a file."""
-    if "\0" in value:
-        return None
-    for directory in directories:
-        if path := _on_disk(_normal(directory / value)):
+class _Disk:
+    """The files that manifests name. Lists are long: each directory is read once."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, _Listing] = {}
+
+    def clips(self, directory: Path, name: str) -> list[Path]:
+        """`name` with or without its suffix in wavs/ or beside metadata.csv; more than one if suffixes compete."""
+        for place in (directory / "wavs", directory):
+            wanted = _normal(place / name)
+            if wanted.suffix.lower() in AUDIO_SUFFIXES and (exact := self._file(wanted)):
+                return [exact]
+            if found := self._list(wanted.parent).clips[_nfc(wanted.name)]:
+                return found
+        return []
+
+    def first_file(self, value: str, *directories: Path) -> Path | None:
+        """`value` as a path from the first of the directories in which it is a file."""
+        return next((path for one in directories if (path := self._file(_normal(one / value)))), None)
+
+    def _file(self, path: Path) -> Path | None:
+        """The file of that name, whether the disk writes it in NFC or, copied from a Mac, in NFD."""
+        if _is_file(path):
             return path
-    return None
+        return next(filter(_is_file, self._list(path.parent).names[_nfc(path.name)]), None)
+
+    def _list(self, directory: Path) -> _Listing:
+        if directory not in self._listed:
+            self._listed[directory] = _Listing(directory)
+        return self._listed[directory]
 
 
-def _on_disk(path: Path) -> Path | None:
-    """The file of that name, whether the disk writes it in NFC or, copied from a Mac, in NFD."""
-    if path.is_file():
-        return path
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    return next((one for one in beside if _nfc(one.name) == _nfc(path.name) and one.is_file()), None)
+class _Listing:
+    """One directory, sorted: everything by its name and audio by its name without suffix, both in NFC."""
+
+    def __init__(self, directory: Path) -> None:
+        self.names: dict[str, list[Path]] = defaultdict(list)
+        self.clips: dict[str, list[Path]] = defaultdict(list)
+        try:
+            paths = sorted(directory.iterdir())
+        except (OSError, ValueError):  # not there, or no name that a disk can hold
+            paths = []
+        for path in paths:
+            self.names[_nfc(path.name)].append(path)
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                self.clips[_nfc(path.stem)].append(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any disk
+        return False
 
 
 def _nfc(name: str) -> str:
