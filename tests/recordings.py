@@ -63,7 +63,9 @@ def _say(words: str, seconds: float) -> np.ndarray:
 def write_audio(path: Path, samples: np.ndarray | None = None, rate_hz: int = 24000, **options: Any) -> Path:
     """A real audio file; what libsndfile cannot write (m4a) goes through ffmpeg. Another name, other words."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    samples = speech(rate_hz=rate_hz, take=zlib.crc32(os.fsencode(path))) if samples is None else samples
+    samples = (
+        speech(rate_hz=rate_hz, take=zlib.crc32(os.fsencode("/".join(path.parts[-3:])))) if samples is None else samples
+    )
     if path.suffix.lower() in {".m4a", ".aac", ".wma"}:
         raw = samples.astype("<f4").tobytes()
         command = ["ffmpeg", "-v", "error", "-y", "-f", "f32le", "-ar", str(rate_hz), "-ac", "1", "-i", "-"]

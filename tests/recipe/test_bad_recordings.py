@@ -228,7 +228,7 @@ def test_what_goes_aside_by_name(layout: Layout, name: str) -> None:
     report = run_prepare(layout)
     (drop,) = report["drops"]
     assert "bad" in drop["source"]
-    assert reason in [one["reason"] for one in drop["reasons"]]
+    assert drop["reasons"][0]["reason"] == reason
     table = layout.quarantine_table.read_text(encoding="utf-8").splitlines()
     assert len(table) == 1 + len(drop["reasons"])
     assert kaldi.validate(layout.data_all) == []
@@ -254,9 +254,12 @@ def test_what_is_strange_and_good(layout: Layout, tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("count", [1, 9, 501])
 def test_any_number_of_clips(tmp_path: Path, count: int) -> None:
+    """25 sayings at most, for speaking takes time, each time in another noise: no two files are the same."""
     layout = make_recipe(tmp_path)
+    draw = np.random.default_rng(0)
     for number in range(count):
-        write_clip(layout.audio / f"{number}.wav", samples=speech(1.2, take=number))
-    report = run_prepare(layout)
+        said = speech(1.2, take=number % 25)
+        write_clip(layout.audio / f"{number}.wav", samples=said + draw.normal(0, 3e-4, len(said)))
+    report = run_prepare(layout, "audio.gates.near_duplicate_similarity=null")
     assert report["input"] == count
     assert report["kept"] == count

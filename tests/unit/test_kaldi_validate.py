@@ -151,19 +151,58 @@ def test_every_mistake_is_named(data: Path, name: str, capsys: pytest.CaptureFix
         (np.zeros(0), 24000, "no samples"),
         (np.ones(24000) / 2, 16000, "16000 Hz, 1 channel, the others have 24000 Hz, 1 channel"),
         (np.ones((36000, 2)) / 2, 24000, "24000 Hz, 2 channels, the others have 24000 Hz, 1 channel"),
-        (None, 0, "not audio that can be opened"),
     ],
 )
-def test_audio_is_opened(data: Path, samples: np.ndarray | None, rate_hz: int, words: str) -> None:
-    path = data / "wav" / "声-b.wav"
-    if samples is None:
-        path.write_bytes(b"no wav at all")
-    else:
-        soundfile.write(path, samples, rate_hz)
+def test_audio_is_opened(data: Path, samples: np.ndarray, rate_hz: int, words: str) -> None:
+    soundfile.write(data / "wav" / "声-b.wav", samples, rate_hz)
     (problem,) = kaldi.validate(data, deep=True)
     assert problem.startswith(f"{data / 'wav.scp'}:2: wav/声-b.wav: ")
     assert words in problem
     assert kaldi.validate(data) == [], "a stage that asks each time opens no audio"
+
+
+BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "cut short": (lambda wav: wav[:5000], "truncated, 67044 bytes of samples are missing; copy or export it again"),
+    "empty": (lambda _: b"", "empty (0 bytes); copy it again"),
+    "web page": (lambda _: b"<!DOCTYPE html><p>Not found</p>", "a web page, not audio"),
+    "pointer": (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "a git-lfs pointer, not the audio"),
+    "no audio": (lambda _: b"no wav at all", "not readable as audio"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_audio_that_is_none_or_half_is_named_for_what_it_is_and_never_mended(data: Path, name: str) -> None:
+    spoil, words = BROKEN[name]
+    path = data / "wav" / "声-b.wav"
+    path.write_bytes(spoil(path.read_bytes()))
+    (problem,) = kaldi.validate(data, deep=True)
+    assert problem.startswith(f"{data / 'wav.scp'}:2: wav/声-b.wav: {words}")
+    before = (data / "utt2dur").read_bytes()
+    with pytest.raises(UserError) as mistake:
+        main([str(data), "--repair"])
+    assert (mistake.value.exit_status, list(mistake.value.messages)) == (1, [problem])
+    assert (data / "utt2dur").read_bytes() == before
+
+
+@pytest.mark.parametrize(("stated", "is_mended"), [("1.0", True), ("2.9", True), ("0.9", False), ("3.1", False)])
+def test_a_length_that_is_far_off_is_a_question_to_a_person(data: Path, stated: str, is_mended: bool) -> None:
+    """1.5 s of audio: within half of what is stated it is mended."""
+    path = data / "utt2dur"
+    good = path.read_bytes()
+    path.write_bytes(bad := good.replace("声-b 1.500000".encode(), f"声-b {stated}".encode()))
+    if is_mended:
+        assert main([str(data), "--repair"]) == 0
+    else:
+        with pytest.raises(UserError, match="is it the right audio"):
+            main([str(data), "--repair"])
+    assert path.read_bytes() == (good if is_mended else bad)
+
+
+@pytest.mark.parametrize("options", [[], ["--repair"]])
+def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(UserError) as mistake:
+        main([str(tmp_path / "nope"), *options])
+    assert list(mistake.value.messages) == [f"{tmp_path / 'nope'}: no such directory"]
 
 
 @pytest.mark.parametrize(

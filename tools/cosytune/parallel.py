@@ -59,4 +59,5 @@ def _prepare() -> None:
     threadpoolctl.threadpool_limits(1)  # one core each: threads of theirs on all cores made them twice as slow
     pr_set_pdeathsig = 1  # linux/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the stage alone answers it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a signal may reach the whole group: the stage alone answers it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

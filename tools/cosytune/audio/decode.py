@@ -47,6 +47,8 @@ def decode(audio: Path, found: Probe, destination: Path, rate_hz: int) -> Track 
         clipped = np.zeros(int(survey.frames / found.rate_hz / BIN_S) + 1, np.uint32)
         mono = _mono(blocks, survey, found.rate_hz, clipped)
         frames = _resample(mono, found.rate_hz, rate_hz, destination)
+        if frames == 0:
+            return Broken(f"only {survey.frames} samples long; record or export it again")
     except DecodingError as failure:
         return Broken(f"cannot be decoded ({printable(str(failure))}); export it again as wav")
     return Track(

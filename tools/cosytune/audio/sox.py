@@ -28,6 +28,6 @@ def dither(samples: NDArray[np.floating], rate_hz: int) -> bytes:
     """Mono samples, full scale = 1 -> 16-bit little-endian samples. -R: the draws are the same every time."""
     command = ["sox", "-R", "-V1", *_FLOAT, "-r", str(rate_hz), "-", *_SIXTEEN_BITS, "-", "dither"]
     done = subprocess.run(command, input=samples.astype("<f4").tobytes(), capture_output=True)
-    if done.returncode != 0:
+    if done.returncode != 0 or len(done.stdout) != 2 * len(samples):
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')}")
     return done.stdout

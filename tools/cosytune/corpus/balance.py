@@ -14,10 +14,13 @@ from cosytune.corpus.drop import Drop
 from cosytune.corpus.takes import Take
 from cosytune.corpus.texts import Texts
 from cosytune.corpus.verdicts import Verdict
+from cosytune.decisions import Decisions
 from cosytune.quality.gates import Reason
 from cosytune.text import NORMALIZER
 
 _SHOWN = 10  # names of one kind on the screen; the rest are counted
+_WORTH_SAYING_S = 3.0
+_ROUNDING_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Balance:
     verdicts: Sequence[Verdict]
     drops: Sequence[Drop]
     texts: Texts
+    decisions: Decisions
     models: dict[str, str]
 
     @property
@@ -38,6 +42,11 @@ class Balance:
     @property
     def quarantined(self) -> list[Verdict]:
         return [one for one in self.verdicts if not one.is_kept]
+
+    @property
+    def waiting_decisions(self) -> list[str]:
+        """The user's word on clips that are not there this time, by their names."""
+        return sorted(self.decisions.clips.keys() - {one.clip.draft.name for one in self.verdicts})
 
     def report(self) -> dict[str, Any]:
         """The whole of report.json."""
@@ -61,6 +70,7 @@ class Balance:
                 *(_drop(one) for one in sorted(self.drops, key=lambda one: one.name)),
             ],
             "set_aside_corrections": [vars(one) for one in self.texts.set_aside],
+            "waiting_decisions": self.waiting_decisions,
             "unused_files": self.found.unused,
         }
 
@@ -73,7 +83,7 @@ class Balance:
                 yield (draft.utt, *_cells(reason), printable(draft.name), one.text)
         for drop in sorted(self.drops, key=lambda one: one.name):
             for reason in drop.reasons:
-                yield (drop.source.utt, *_cells(reason), printable(drop.name), "")
+                yield ("", *_cells(reason), printable(drop.name), "")  # no clip, so no id that could be kept
 
     def lines(self) -> Iterator[str]:
         """What the screen shows."""
@@ -82,8 +92,9 @@ class Balance:
         yield f"  {len(self.found.sources):6d} recordings ({seconds['recordings'] / 60:.1f} min)"
         if cut:
             long = len({one.clip.draft.source.name for one in cut})
-            pauses_min = seconds["between_clips"] / 60
-            yield f"  {len(cut):6d} clips cut from {long} of them; {pauses_min:.1f} min of pauses lie between them"
+            yield f"  {len(cut):6d} clips cut from {long} of them"
+        if seconds["between_clips"] >= _WORTH_SAYING_S:
+            yield f"  {seconds['between_clips'] / 60:.1f} min of pauses lie before, between and after the clips"
         yield f"= {len(self.kept):6d} kept ({seconds['kept'] / 60:.1f} min)"
         yield from self._dropped_lines()
         changed = "; ".join(f"{count} {what}" for what, count in sorted(self.found.changes.items()))
@@ -97,6 +108,11 @@ class Balance:
             shown = ", ".join(self.texts.overtaken[:_SHOWN])
             count = len(self.texts.overtaken)
             yield f"{count} of them have a new source transcript, too; the corrected line stays: {shown}"
+        if self.texts.set_aside:
+            yield f"{len(self.texts.set_aside)} corrected transcript(s) wait for clips that are not kept this time"
+        if self.waiting_decisions:
+            names = ", ".join(printable(name) for name in self.waiting_decisions[:_SHOWN])
+            yield f"{len(self.waiting_decisions)} decision(s) of the review wait for clips that are not there: {names}"
         if self.found.unused:
             shown = ", ".join(printable(name) for name in self.found.unused[:_SHOWN])
             yield f"{len(self.found.unused)} file(s) are neither audio nor a transcript of any: {shown}"
@@ -125,12 +141,29 @@ class Balance:
         silent_s = sum(drop.span.duration_s for drop in self.drops if drop.reasons[0].reason == "silent")
         total_s = sum(take.track.duration_s for take in self.takes) + silent_s
         kept_s = sum(one.clip.draft.span.duration_s for one in self.kept)
+        between_s = sum(self._gaps_s())
+        if abs(total_s - kept_s - between_s - sum(dropped.values())) > _ROUNDING_S:
+            raise RuntimeError(f"{total_s} s came in, {kept_s} + {between_s} + {dropped} s are accounted for")
         return {
             "recordings": round(total_s, 3),
             "kept": round(kept_s, 3),
-            "between_clips": round(max(0.0, total_s - kept_s - sum(dropped.values())), 3),
+            "between_clips": round(between_s, 3),
             "dropped": {reason: round(seconds, 3) for reason, seconds in sorted(dropped.items())},
         }
+
+    def _gaps_s(self) -> Iterator[float]:
+        """Of every take, what lies before, between and after its clips and drops; a clip that overlaps adds nothing."""
+        spans: dict[str, list[Span]] = defaultdict(list)
+        for one in self.verdicts:
+            spans[one.clip.draft.source.name].append(one.clip.draft.span)
+        for drop in self.drops:
+            spans[drop.source.name].append(drop.span)
+        for take in self.takes:
+            position_s = 0.0
+            for span in sorted(spans[take.source.name]):
+                yield max(0.0, span.start_s - position_s)
+                position_s = max(position_s, span.end_s)
+            yield max(0.0, take.track.duration_s - position_s)
 
 
 def _place(source: Source, span: Span) -> dict[str, Any]:

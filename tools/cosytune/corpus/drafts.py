@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cosytune.audio import ids
 from cosytune.audio.cut import Piece, cut
 from cosytune.audio.sources import Source
 from cosytune.audio.span import Span, Word
@@ -99,3 +100,9 @@ def say(draft: Draft, written: str, language: str) -> Draft:
     """The draft with a text."""
     text = normalize(written, language) or None
     return dataclasses.replace(draft, text=text, written=written, language=language)
+
+
+def with_own_ids(drafts: Sequence[Draft]) -> list[Draft]:
+    """A piece may have the id of a clip that was given: somebody copied it back into audio/."""
+    utts = ids.make_unique([draft.utt for draft in drafts], [draft.name for draft in drafts])
+    return [dataclasses.replace(draft, utt=utt) for draft, utt in zip(drafts, utts, strict=True)]

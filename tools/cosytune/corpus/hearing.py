@@ -75,7 +75,7 @@ class Ears:
             *self._cut_told([take for take in told if take.track.duration_s > longest_s]),
             *self._cut_untold(untold, transcripts),
         ]
-        drafts = [draft for some, _ in results for draft in some]
+        drafts = drafting.with_own_ids([draft for some, _ in results for draft in some])
         return sorted(drafts, key=lambda draft: draft.utt), [drop for _, some in results for drop in some]
 
     def _hear(self, untold: Sequence[Take], whole: Sequence[Take]) -> Mapping[str, Transcript]:
@@ -111,11 +111,12 @@ class Ears:
         words: Mapping[str, Sequence[Word] | None] = {}
         jobs = [self._job(take, transcribe.chunk(self._speech(take))) for take in takes]
         texts = {take.source.name: take.source.text or "" for take in takes}
-        try:
-            settings, language = self.config.transcribe, self.config.language
-            words = transcribe.align_given(jobs, texts, settings, language, self.layout.transcripts) if jobs else {}
-        except UserError:  # a few long ones among many clips are no reason to fetch a model
+        settings, language = self.config.transcribe, self.config.language
+        if jobs and settings.align_model != "none" and not transcribe.has_aligner(settings, language):
+            # A few long ones among many clips are no reason to stop for a model.
             meaning = f"over audio.max_duration_s = {limit_s:g}; transcribe.align_model would cut it and is not there"
+        elif jobs:
+            words = transcribe.align_given(jobs, texts, settings, language, self.layout.transcripts)
         return [
             self._pieces(take, found)
             if (found := words.get(take.source.name)) is not None
@@ -128,21 +129,21 @@ class Ears:
             return [self._pieces(take) for take in takes]
         if self.config.transcribe.align_model == "none":
             return [self._said_one_by_one(take, transcripts[take.source.name]) for take in takes]
-        cut = {take.source.name: self._between_words(take, transcripts[take.source.name]) for take in takes}
+        cut = [self._between_words(take, transcripts[take.source.name]) for take in takes]
         # Where Whisper heard something and nothing says when, the clips are heard again, each by itself.
-        unplaced = {
-            take.source.name: tuple(draft.span for draft in cut[take.source.name][0] if draft.text is None)
-            for take in takes
-        }
+        unplaced = [
+            tuple(draft.span for draft in drafts if _is_within(draft, _unplaced(transcripts[take.source.name])))
+            for take, (drafts, _) in zip(takes, cut, strict=True)
+        ]
         jobs = [
-            dataclasses.replace(self._job(take, unplaced[take.source.name]), needs_words=False)
-            for take in takes
-            if unplaced[take.source.name]
+            dataclasses.replace(self._job(take, spans), needs_words=False)
+            for take, spans in zip(takes, unplaced, strict=True)
+            if spans
         ]
         again = self._transcribe(jobs, _wanted(self.config, False)) if jobs else {}
         return [
-            ([_say(draft, again[name]) if draft.text is None else draft for draft in drafts], drops)
-            for name, (drafts, drops) in cut.items()
+            ([_say(draft, again[take.source.name]) if draft.span in spans else draft for draft in drafts], drops)
+            for take, spans, (drafts, drops) in zip(takes, unplaced, cut, strict=True)
         ]
 
     def _said_one_by_one(self, take: Take, heard: Transcript) -> Drafted:
@@ -153,8 +154,13 @@ class Ears:
         """Cut by the words of all chunks; a clip that lies in a chunk without words is left without a text."""
         words = [word for segment in heard.segments for word in segment.words or ()]
         drafts, drops = self._pieces(take, words, heard.language)
-        unplaced = [segment.span for segment in heard.segments if segment.text and segment.words is None]
-        return [_without_text(draft, heard, unplaced) for draft in drafts], drops
+        unplaced = _unplaced(heard)
+        return [
+            dataclasses.replace(draft, text=None, written=None)  # a part of what is said would be worse than nothing
+            if _is_within(draft, unplaced)
+            else _judged(draft, heard)
+            for draft in drafts
+        ], drops
 
     def _pieces(self, take: Take, words: Sequence[Word] | None = None, language: str | None = None) -> Drafted:
         language = language or self.config.language
@@ -184,11 +190,13 @@ def _wanted(config: Config, cuts: bool) -> TranscribeConfig:
     return settings if cuts else settings.model_copy(update={"align_model": "none"})
 
 
-def _without_text(draft: Draft, heard: Transcript, unplaced: Sequence[Span]) -> Draft:
-    """A part of what is said in a clip would be worse than nothing."""
-    if any(draft.span.overlap_s(span) > 0 for span in unplaced):
-        return dataclasses.replace(draft, text=None, written=None)
-    return _judged(draft, heard)
+def _unplaced(heard: Transcript) -> list[Span]:
+    """The chunks of which it is known what is said, and not when."""
+    return [segment.span for segment in heard.segments if segment.text and segment.words is None]
+
+
+def _is_within(draft: Draft, spans: Sequence[Span]) -> bool:
+    return any(draft.span.overlap_s(span) > 0 for span in spans)
 
 
 def _say(draft: Draft, heard: Transcript) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from cosytune import files, kaldi
 from cosytune.corpus.balance import Balance
 from cosytune.corpus.verdicts import Verdict
+from cosytune.errors import UserError
 from cosytune.layout import Layout
 
 _WORKING = ".prepare-"
@@ -32,9 +34,20 @@ def working_directory(layout: Layout) -> Iterator[Path]:
 
 
 def former_report(layout: Layout) -> dict[str, Any]:
-    """The last run's report.json, {} before the first."""
+    """The last run's report.json, {} before the first. Raises a UserError when it is damaged."""
     path = layout.data_all / "report.json"
-    return dict(files.read_json(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        report = dict(files.read_json(path))
+        for clip in report["clips"]:
+            _ = clip["utt"], clip["source"], clip["source_text"], clip["text"]
+        _ = report["set_aside_corrections"], [drop["utt"] for drop in report["drops"]]
+    except (ValueError, KeyError, TypeError) as failure:
+        raise UserError(
+            f"{path}: damaged ({failure!r}); move it away and run stage 0 again: corrected lines of data/all/text stay"
+        ) from None
+    return report
 
 
 def write_quarantine(layout: Layout, balance: Balance) -> None:
@@ -47,8 +60,10 @@ def write_quarantine(layout: Layout, balance: Balance) -> None:
 
 
 def write_data(layout: Layout, balance: Balance) -> None:
-    """The report comes last: until then, the former one knows which clips and lines are not the user's."""
-    before = former_report(layout)
+    """The report comes first: whenever this is stopped, it says which clips and lines are not the user's."""
+    _remove_stale(layout, former_report(layout), balance)
+    report = balance.report()
+    files.write_json(layout.data_all / "report.json", {"complete": False, **report})
     utterances = [
         kaldi.Utterance(
             utt=one.clip.draft.utt,
@@ -61,18 +76,22 @@ def write_data(layout: Layout, balance: Balance) -> None:
         for one in balance.kept
         if one.clip.written is not None
     ]
-    files.flush(layout.data_all.parent)  # the clips are whole before a table names them
+    files.flush(layout.data_all)  # the clips are whole before a table names them
     kaldi.write(layout.data_all, utterances)
     originals = {one.clip.draft.utt: _one_line(one.clip.draft.written or one.text) for one in balance.kept}
     kaldi.write_table(layout.data_all / "text.original", originals)
-    _remove_stale(layout, before, balance)
-    files.write_json(layout.data_all / "report.json", balance.report())
+    files.write_json(layout.data_all / "report.json", {"complete": True, **report})
 
 
 def _move(one: Verdict, directory: Path) -> Path:
     target = directory / f"{one.clip.draft.utt}.wav"
     directory.mkdir(parents=True, exist_ok=True)
-    one.clip.wav.replace(target)
+    try:
+        one.clip.wav.replace(target)
+    except OSError as failure:
+        if failure.errno != errno.EXDEV:  # data/all is a link to another disk
+            raise
+        files.write_bytes(target, one.clip.wav.read_bytes())
     return target
 
 

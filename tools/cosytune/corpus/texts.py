@@ -25,11 +25,11 @@ class Texts:
     overtaken: list[str]
     set_aside: list[Written]
 
-    def after(self, kept: Sequence[str], drafts: Sequence[Draft]) -> Texts:
+    def after(self, kept: Sequence[str], drafts: Sequence[Draft], decisions: Decisions) -> Texts:
         """The same when it is known which clips are `kept`: a correction of another one waits until it comes back."""
         stays = set(kept)
         waiting = [
-            Written(draft.utt, draft.name, draft.text or "", self.lines[draft.utt])
+            Written(draft.utt, draft.name, draft.text or "", self.lines[draft.utt], decisions.of(draft.name).text or "")
             for draft in drafts
             if draft.utt in self.corrected and draft.utt not in stays
         ]
@@ -48,14 +48,21 @@ def settle(
     decisions: Decisions,
     language: str,
 ) -> Texts:
-    """`text`: data/all/text as the user left it; `report`: the last run's, {} before the first."""
+    """`text`: data/all/text as the user left it; `report`: the last run's, {} before the first.
+
+    A line in `text` is the truth of a clip that was kept. Else what was typed in the review page counts, unless a
+    correction was set aside that is newer.
+    """
     wanted = [Written(draft.utt, draft.name, draft.text or "") for draft in drafts]
-    found = keep_corrections(read_former(text, report, wanted, language), wanted)
-    were_kept = {clip["source"] for clip in report.get("clips", [])}
+    former = read_former(text, report, wanted, language)
+    found = keep_corrections(former, wanted)
+    had_lines = {clip["source"] for clip in report["clips"]} if report else {draft.name for draft in drafts}
     lines = dict(found.texts)
     for draft in drafts:
-        typed = decisions.of(draft.name).text
-        if typed and draft.name not in were_kept:  # newer than a correction that went to quarantine with the clip
+        typed, before = decisions.of(draft.name).text, former.get(draft.name)
+        if not typed or (draft.name in had_lines and before is not None and before.line):
+            continue
+        if draft.utt not in found.kept or before is None or before.typed != typed:
             lines[draft.utt] = normalize(typed, draft.language)
     corrected = [utt for utt in found.kept if lines[utt] == found.texts[utt]]
     return Texts(lines, corrected, [utt for utt in found.overtaken if utt in corrected], found.set_aside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from cosytune.audio.folder import printable
@@ -38,13 +38,18 @@ class Verdict:
 
 
 def decide(
-    clips: Sequence[Clip], texts: Mapping[str, str], decisions: Decisions, settings: AudioConfig
+    clips: Sequence[Clip],
+    texts: Mapping[str, str],
+    decisions: Decisions,
+    settings: AudioConfig,
+    uncut: Collection[str] = (),
 ) -> list[Verdict]:
-    """`texts`: utterance -> what it says, "" if nobody knows. Raises a UserError for an id in audio.keep that is none.
+    """`texts`: utterance -> what it says, "" if nobody knows. `uncut`: ids of recordings that no clip was made of.
 
-    What the user dropped, and what has no text, is put aside first: it must not be the clip that is kept of two.
+    Raises a UserError for an id in audio.keep that is no clip's. What the user dropped, and what has no text, is put
+    aside first: it must not be the clip that is kept of two.
     """
-    _refuse_unknown(settings.keep, clips)
+    _refuse_unknown(settings.keep, clips, uncut)
     errors = {clip.draft.utt: _cer(clip, texts[clip.draft.utt]) for clip in clips}
     out: dict[str, Reason] = {}
     for clip in clips:
@@ -67,12 +72,17 @@ def decide(
     return verdicts
 
 
-def _refuse_unknown(keep: Sequence[str], clips: Sequence[Clip]) -> None:
+def _refuse_unknown(keep: Sequence[str], clips: Sequence[Clip], uncut: Collection[str]) -> None:
     known = {clip.draft.utt for clip in clips}
-    if unknown := [utt for utt in keep if utt not in known]:
-        raise UserError(
-            f"audio.keep: {', '.join(map(printable, unknown))}: no such clip; the ids stand in data/quarantine.tsv"
-        )
+    nowhere = [printable(utt) for utt in keep if utt not in known and utt not in uncut]
+    empty = [printable(utt) for utt in keep if utt not in known and utt in uncut]
+    problems = []
+    if nowhere:
+        problems.append(f"audio.keep: {', '.join(nowhere)}: no such clip; the ids stand in data/quarantine.tsv")
+    if empty:
+        problems.append(f"audio.keep: {', '.join(empty)}: no clip could be made of it; data/quarantine.tsv says why")
+    if problems:
+        raise UserError(*problems)
 
 
 def _cer(clip: Clip, text: str) -> float | None:
@@ -97,6 +107,12 @@ def _candidate(clip: Clip, texts: Mapping[str, str], errors: Mapping[str, float 
         logprob=draft.logprob if is_whispers else None,
         repetition=draft.repetition if is_whispers else None,
     )
+
+
+def unheeded(keep: Sequence[str], verdicts: Sequence[Verdict]) -> list[str]:
+    """A line if clips of audio.keep are not kept all the same, for want of a text or by the user's own word."""
+    waiting = [one.clip.draft.utt for one in verdicts if one.clip.draft.utt in keep and not one.is_kept]
+    return [f"audio.keep: not kept, see below: {', '.join(waiting)}"] if waiting else []
 
 
 def two_voices(verdicts: Sequence[Verdict]) -> list[str]:

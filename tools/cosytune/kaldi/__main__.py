@@ -17,6 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repair", action="store_true", help="mend what needs no guess, after a backup; then check")
     given = parser.parse_args(arguments)
     directory: Path = given.directory
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory")
     if given.repair:
         print("\n".join(repair(directory)))
     if problems := kaldi.validate(directory, deep=True):

@@ -2,69 +2,77 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosytune.kaldi.checks import resolve
-from cosytune.kaldi.tables import Table
+from cosytune.kaldi.tables import Line, Table
+
+if TYPE_CHECKING:
+    from cosytune.audio.probe import Broken, Probe
 
 _TOLERANCE_S = 0.01
+_FAR = 0.5
 
 
-@dataclass(frozen=True)
-class Header:
-    rate_hz: int
-    channels: int
-    frames: int
-
-    @property
-    def duration_s(self) -> float:
-        return self.frames / self.rate_hz
-
-    @property
-    def form(self) -> str:
-        return f"{self.rate_hz} Hz, {self.channels} channel{'s' * (self.channels > 1)}"
-
-
-def read_header(path: Path) -> Header | None:
-    """None for a file that libsndfile cannot open."""
-    import soundfile
+def read_header(path: Path) -> Probe | Broken:
+    """What stage 0 knows of a recording, of a clip: cut short, empty, a web page under the name of audio."""
+    from cosytune.audio.probe import Broken, probe
 
     try:
-        info = soundfile.info(str(path))
-    except (soundfile.SoundFileError, OSError):
-        return None
-    return Header(info.samplerate, info.channels, info.frames)
+        found = probe(path)
+    except FileNotFoundError:  # no ffprobe, which is asked about what libsndfile cannot open
+        return Broken("not audio that can be opened; replace it")
+    if not isinstance(found, Broken) and found.decoder != "libsndfile":
+        return Broken("only ffmpeg can decode it; export it as wav")
+    return found
 
 
 def check(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
-    """Audio that cannot be opened, is empty, differs from the rest in rate or channels, or from utt2dur in length."""
+    """Audio that cannot be used, differs from the rest in rate or channels, or from utt2dur in length."""
+    from cosytune.audio.probe import Broken
+
     wavs, durations = tables["wav.scp"], tables["utt2dur"].lines
     paths = {utt: resolve(directory, line.value) for utt, line in wavs.lines.items()}
     headers = {utt: read_header(path) for utt, path in paths.items() if path.is_file()}
-    forms = Counter(header.form for header in headers.values() if header)
+    forms = Counter(_form(header) for header in headers.values() if not isinstance(header, Broken))
     usual = forms.most_common(1)[0][0] if forms else ""
     for utt, header in headers.items():
         place = f"{wavs.path}:{wavs.lines[utt].number}: {wavs.lines[utt].value}"
-        if header is None:
-            yield f"{place}: not audio that can be opened; replace it or delete the id from every file"
-        elif not header.frames:
-            yield f"{place}: no samples; replace it or delete the id from every file"
-        elif header.form != usual:
-            yield f"{place}: {header.form}, the others have {usual}; convert it, or run stage 0 again"
+        if isinstance(header, Broken):
+            yield f"{place}: {header.reason}, or delete the id from every file"
+        elif _form(header) != usual:
+            yield f"{place}: {_form(header)}, the others have {usual}; convert it, or run stage 0 again"
         elif utt in durations and differs(durations[utt].value, header.duration_s):
-            stated = durations[utt]
-            yield (
-                f"{tables['utt2dur'].path}:{stated.number}: '{utt}' is said to last {stated.value} s, its audio lasts "
-                f"{header.duration_s:.6f} s; --repair writes the audio's"
-            )
+            yield f"{tables['utt2dur'].path}:{durations[utt].number}: {_other_length(durations[utt], header.duration_s)}"
+
+
+def _form(header: Probe) -> str:
+    return f"{header.rate_hz} Hz, {header.channels} channel{'s' * (header.channels > 1)}"
+
+
+def _other_length(stated: Line, real_s: float) -> str:
+    what = f"'{stated.key}' is said to last {stated.value} s, its audio lasts {real_s:.6f} s"
+    if is_far(stated.value, real_s):
+        return f"{what}: is it the right audio? replace it, or write its length here"
+    return f"{what}; --repair writes the audio's"
 
 
 def differs(stated: str, real_s: float) -> bool:
     """More than rounding apart, or no number."""
     try:
-        return abs(float(stated) - real_s) > _TOLERANCE_S
+        return not abs(float(stated) - real_s) <= _TOLERANCE_S  # not a number is apart from all
     except ValueError:
         return True
+
+
+def is_far(stated: str, real_s: float) -> bool:
+    """More than half of a stated duration apart: other audio, or half of it, and no matter of rounding."""
+    try:
+        stated_s = float(stated)
+    except ValueError:
+        return False
+    return 0 < stated_s < math.inf and abs(stated_s - real_s) > _FAR * stated_s

@@ -1,7 +1,7 @@
 """A data directory with mistakes -> the same one without those that can be mended without a guess.
 
 Every file that changes is first copied to `.backup-<UTC time>-N/` in the directory; audio is left alone. What needs
-a person (two transcripts of one id, a pipe command, a missing wav) is left for `validate` to name.
+a person (two transcripts of one id, a pipe command, a wav that is gone or cut short) is left for `validate` to name.
 """
 
 from __future__ import annotations
@@ -82,21 +82,27 @@ def _drop(tables: Mapping[str, Mended]) -> dict[str, str]:
 
 
 def _mend_durations(directory: Path, tables: dict[str, Mended]) -> None:
-    """The audio's own duration where utt2dur says another, or nothing."""
+    """The audio's own duration where utt2dur says nothing, or another that is near it."""
     table = tables.setdefault("utt2dur", Mended(directory / "utt2dur"))
     real = dict(_durations(directory, tables["wav.scp"]))
     for place, line in enumerate(table.lines):
-        if line.key in real and headers.differs(line.value, real[line.key]):
+        if line.key not in real or headers.is_far(line.value, real[line.key]):
+            continue
+        if headers.differs(line.value, real[line.key]):
             table.lines[place] = replace(line, value=f"{real[line.key]:.6f}")
             table.note(line.number, f"'{line.key}': {line.value} made {real[line.key]:.6f}, as its audio lasts")
     table.add({utt: f"{real[utt]:.6f}" for utt in real.keys() - table.ids}, "as its audio lasts")
 
 
 def _durations(directory: Path, wavs: Mended) -> Iterator[tuple[str, float]]:
-    """Utterance -> seconds, of the audio that can be opened."""
+    """Utterance -> seconds, of the audio that is whole: the length of what is left of a clip is not the clip's."""
+    from cosytune.audio.probe import Broken
+
     for line in wavs.lines:
-        header = None if line.value.endswith("|") else headers.read_header(resolve(directory, line.value))
-        if header and header.frames:
+        if line.value.endswith("|"):
+            continue
+        header = headers.read_header(resolve(directory, line.value))
+        if not isinstance(header, Broken):
             yield line.key, header.duration_s
 
 

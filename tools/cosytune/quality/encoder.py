@@ -21,6 +21,8 @@ from cosytune.layout import PRETRAINED_MODELS
 
 LAYERS, UNITS, MELS, FRAMES = 3, 256, 40, 160
 
+_GRAPH = 1  # a new number whenever `_graph` makes another one
+
 Float = NDArray[np.float32]
 
 
@@ -36,7 +38,7 @@ def session() -> Any:
 
 def ensure() -> Path:
     """The graph's file, made if it is not there; several processes may ask at once."""
-    path = PRETRAINED_MODELS / f"resemblyzer-{importlib.metadata.version('resemblyzer')}.onnx"
+    path = PRETRAINED_MODELS / f"resemblyzer-{importlib.metadata.version('resemblyzer')}-{_GRAPH}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():

@@ -97,7 +97,7 @@ def _reason(reason: str, value: Value, threshold: float, over: bool, setting: st
 
 def _equal(sound: Sequence[Candidate], gates: GatesConfig) -> Iterator[tuple[str, Reason]]:
     for utt, kept in duplicates.equal({one.utt: one.digest for one in sound}).items():
-        yield utt, Reason("duplicate", kept, None, f"the same samples as {kept}")
+        yield utt, Reason("duplicate", kept, None, "the same samples as another one")
 
 
 def _voices(sound: Sequence[Candidate], gates: GatesConfig) -> Iterator[tuple[str, Reason]]:
@@ -138,5 +138,5 @@ def _alike(sound: Sequence[Candidate], gates: GatesConfig) -> Iterator[tuple[str
             continue
         dropped.add(pair.second)
         kept = printed[pair.first][0]
-        meaning = f"like {kept}, over audio.gates.near_duplicate_similarity = {threshold:g}"
+        meaning = f"like another one, over audio.gates.near_duplicate_similarity = {threshold:g}"
         yield printed[pair.second][0], Reason("near_duplicate", f"{kept} {pair.similarity:.3f}", threshold, meaning)

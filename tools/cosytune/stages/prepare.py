@@ -25,6 +25,7 @@ from cosytune.corpus.clips import make_all
 from cosytune.corpus.hearing import Ears
 from cosytune.corpus.takes import probe_all, take_all
 from cosytune.errors import UserError
+from cosytune.layout import Layout
 from cosytune.parallel import Workers
 from cosytune.stages.runner import Context, run_stage
 
@@ -38,7 +39,7 @@ def main(context: Context) -> None:
     folder = scan(layout.audio)
     found = _find(context, folder)
     ears, deaf = Ears.find(found.sources, config, layout)
-    with Workers(config.audio.nj) as workers, store.working_directory(layout) as work:
+    with store.working_directory(layout) as work, Workers(config.audio.nj) as workers:
         probed, unreadable = probe_all(found.sources, workers)
         _stop_at(_all_problems(folder, found) + deaf + unreadable)
         takes, silent, broken = take_all(probed, work, config.audio, workers)
@@ -47,9 +48,11 @@ def main(context: Context) -> None:
         clips = make_all(drafts, work, config.audio, workers)
         before = store.former_report(layout)
         lines = texts.settle(drafts, layout.data_all / "text", before, said, config.language)
-        judged = verdicts.decide(clips, lines.lines, said, config.audio)
+        none = [*silent, *uncut]
+        judged = verdicts.decide(clips, lines.lines, said, config.audio, {drop.source.utt for drop in none})
         kept = [one.clip.draft.utt for one in judged if one.is_kept]
-        balance = Balance(found, takes, judged, [*silent, *uncut], lines.after(kept, drafts), ears.names)
+        lines = lines.after(kept, drafts, said)
+        balance = Balance(found, takes, judged, none, lines, said, ears.names)
         store.write_quarantine(layout, balance)
         store.write_data(layout, balance)
     _show(context, balance)
@@ -109,15 +112,22 @@ def _stop_at(problems: Sequence[str]) -> None:
 
 def _show(context: Context, balance: Balance) -> None:
     layout = context.layout
-    for line in (*balance.lines(), *verdicts.two_voices(balance.verdicts)):
+    notes = (*verdicts.unheeded(context.config.audio.keep, balance.verdicts), *verdicts.two_voices(balance.verdicts))
+    for line in (*balance.lines(), *notes):
         print(line)
     if balance.quarantined or balance.drops:
         print(f"why: {layout.quarantine_table}; by ear: python -m cosytune.review {layout.shown}")
     if not balance.kept:
-        raise UserError(
-            f"{layout.audio}: no clip is left; the table above says why, and which setting decides it. To bring one "
-            f"back: python -m cosytune.review {layout.shown}, a lower threshold, or audio.keep=[id]"
-        )
+        raise UserError(f"{layout.audio}: no clip is left; {_remedy(layout, balance)}")
+
+
+def _remedy(layout: Layout, balance: Balance) -> str:
+    if balance.quarantined and all(one.reasons[0].reason == "no_transcript" for one in balance.quarantined):
+        return f"none has a text yet: type them in the review page, python -m cosytune.review {layout.shown}"
+    return (
+        "the table above says why, and which setting decides it. To bring one back: python -m cosytune.review "
+        f"{layout.shown}, another value of that setting, or audio.keep=[id]"
+    )
 
 
 if __name__ == "__main__":

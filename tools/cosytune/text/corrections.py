@@ -15,12 +15,16 @@ from cosytune.text.normal import is_speakable, normalize
 
 @dataclass(frozen=True)
 class Written:
-    """An utterance as its source says it; `line`: what stands for it in data/all/text, "" if nothing."""
+    """An utterance as its source says it; `line`: what stands for it in data/all/text, "" if nothing.
+
+    `typed`: of a correction that was set aside, what had been typed for the clip in the review page by then.
+    """
 
     utt: str
     source: str
     source_text: str
     line: str = ""
+    typed: str = ""
 
     @property
     def is_corrected(self) -> bool:
@@ -64,15 +68,17 @@ def read_former(text: Path, report: Mapping[str, Any], wanted: Iterable[Written]
     correction.
     """
 
-    def as_today(utt: str, source: str, source_text: str, line: str) -> Written:
-        return Written(utt, source, normalize(source_text, language), normalize(line, language))
+    def as_today(utt: str, source: str, source_text: str, line: str, typed: str = "") -> Written:
+        return Written(utt, source, normalize(source_text, language), normalize(line, language), typed)
 
-    lines = _read_lines(text, {clip["utt"] for clip in report.get("clips", [])}, language)
+    known = {clip["utt"] for part in ("clips", "drops") for clip in report.get(part, []) if clip["utt"]}
+    lines = _read_lines(text, known, language)
     if not report:
         return {one.source: as_today(one.utt, one.source, one.source_text, lines.get(one.utt, "")) for one in wanted}
     former = {one["source"]: as_today(**one) for one in report["set_aside_corrections"]}
     for clip in report["clips"]:
-        line = lines.get(clip["utt"], "")
+        # A run that was stopped had written its report, and perhaps not yet its lines.
+        line = lines.get(clip["utt"], "" if report.get("complete", True) else clip["text"])
         former[clip["source"]] = as_today(clip["utt"], clip["source"], clip["source_text"], line)
     return former
 

@@ -9,7 +9,7 @@ language finds the words' times. Both models are directories on this machine; no
 
 from cosytune.transcribe.chunks import chunk
 from cosytune.transcribe.compare import cer
-from cosytune.transcribe.models import Models, find_models, is_there
+from cosytune.transcribe.models import Models, find_models, has_aligner, is_there
 from cosytune.transcribe.queue import transcribe
 from cosytune.transcribe.times import align_given
 from cosytune.transcribe.transcript import Job, Segment, Transcript, join
@@ -23,6 +23,7 @@ __all__ = [
     "cer",
     "chunk",
     "find_models",
+    "has_aligner",
     "is_there",
     "join",
     "transcribe",

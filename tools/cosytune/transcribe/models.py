@@ -71,6 +71,12 @@ def find_aligners(settings: TranscribeConfig, languages: Iterable[str]) -> dict[
     return found
 
 
+def has_aligner(settings: TranscribeConfig, language: str) -> bool:
+    """Whether there is a directory of an align model, be it whole or damaged: `find_aligners` tells."""
+    directory, _ = _find_aligner(settings, language) if settings.align_model != "none" else (None, [])
+    return directory is not None and directory.is_dir()
+
+
 def is_there(settings: TranscribeConfig) -> bool:
     """Whether Whisper can be asked: for `check_given: auto`."""
     return settings.model != "none" and not _missing(whisper_directory(settings), _whisper_files(settings))
