@@ -148,7 +148,7 @@ def test_each_change_is_told_with_the_line_where_it_was(data: Path) -> None:
     """Lines that were not there have no number."""
     edit(data / "text", "声-b 今日は", "声-b\t今日は")
     edit(data / "utt2spk", "声-c 声\n", "声-d 声\n")
-    edit(data / "utt2dur", "声-b 1.500000\n", "声-b 9\n")
+    edit(data / "utt2dur", "声-b 1.500000\n", "声-b 2\n")
     edit(data / "utt2dur", "声-a 1.500000\n", "\n")
     edit(data / "utt2recording", "声-b take_1\n", "")
     assert repair(data)[:-1] == [
@@ -158,7 +158,7 @@ def test_each_change_is_told_with_the_line_where_it_was(data: Path) -> None:
         f"{data / 'utt2spk'}:3: '声-d' dropped: no audio",
         f"{data / 'utt2dur'}:1: empty line deleted",
         f"{data / 'utt2dur'}:3: '声-c' dropped: no speaker",
-        f"{data / 'utt2dur'}:2: '声-b': 9 made 1.500000, as its audio lasts",
+        f"{data / 'utt2dur'}:2: '声-b': 2 made 1.500000, as its audio lasts",
         f"{data / 'utt2dur'}: '声-a 1.500000' added, as its audio lasts",
         f"{data / 'utt2recording'}:2: '声-c' dropped: no speaker",
         f"{data / 'utt2recording'}: '声-b 声-b' added, a recording of its own",
@@ -194,7 +194,7 @@ def test_what_is_dropped_leaves_every_file_and_a_speaker_with_the_last_of_it(ric
 
 def test_a_repair_that_was_killed_is_finished_by_the_next(rich: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(rich / "text", "花-a はい\n", "花-a\n")
-    edit(rich / "utt2dur", "1.500000", "7")
+    edit(rich / "utt2dur", "1.500000", "2")
     before = {path.name: path.read_bytes() for path in rich.iterdir() if path.is_file()}
     whole = files.write_bytes
     for written in range(10):  # of the ten files that change

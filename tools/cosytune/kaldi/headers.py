@@ -47,7 +47,8 @@ def check(directory: Path, tables: Mapping[str, Table]) -> Iterator[str]:
         elif _form(header) != usual:
             yield f"{place}: {_form(header)}, the others have {usual}; convert it, or run stage 0 again"
         elif utt in durations and differs(durations[utt].value, header.duration_s):
-            yield f"{tables['utt2dur'].path}:{durations[utt].number}: {_other_length(durations[utt], header.duration_s)}"
+            stated = durations[utt]
+            yield f"{tables['utt2dur'].path}:{stated.number}: {_other_length(stated, header.duration_s)}"
 
 
 def _form(header: Probe) -> str:
