@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cosytune.audio.span import Span
 from cosytune.audio.vad import SpeechDetector, speech_spans
 from cosytune.layout import ROOT
-from cosytune.quality.clipping import FlatTops
+from cosytune.quality.clipping import clipped_samples
 from cosytune.quality.duplicates import fingerprint
 from cosytune.quality.gates import Candidate
 from cosytune.quality.measure import Measured, Original, measure
@@ -75,11 +75,8 @@ def speech(clip: Clip) -> list[Span]:
 
 
 def original(clip: Clip) -> Original:
-    tops = FlatTops()
-    for start in range(0, len(clip.samples), 1 << 14):
-        tops.add(clip.samples[start : start + (1 << 14), None])
     peak = float(np.max(np.abs(clip.samples)))
-    share = len(tops.frames()) / len(clip.samples)
+    share = len(clipped_samples(clip.samples[:, None], peak)) / len(clip.samples)
     return Original(share, float(np.mean(clip.samples)), 20 * float(np.log10(peak)))
 
 

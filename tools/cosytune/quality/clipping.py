@@ -27,37 +27,6 @@ def clipped_samples(block: Block, full_scale_peak: float) -> Frames:
     return np.unique(np.concatenate(found))
 
 
-class FlatTops:
-    """`clipped_samples` for a stream: blocks in order -> frames of the recording, though its peak comes late.
-
-    Memory: what stands at the highest peak so far, no more.
-    """
-
-    def __init__(self) -> None:
-        self.peak = 0.0
-        self._frames: Frames = np.zeros(0, np.int64)
-        self._heights: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._read = 0
-
-    def add(self, block: Block) -> None:
-        """The next block, float32 [frames, channels]. A flat top across the border of two blocks may lose a sample."""
-        self.peak = max(self.peak, _peak(block))
-        found = clipped_samples(block, self.peak)
-        frames = np.concatenate([self._frames, found + self._read])
-        heights = np.concatenate([self._heights, np.abs(block[found]).max(axis=1, initial=0.0)])
-        still = heights >= self.peak * (1 - _NEAR)
-        self._frames, self._heights = frames[still], heights[still]
-        self._read += len(block)
-
-    def frames(self) -> Frames:
-        """Frames of the recording that are clipped, ascending."""
-        return self._frames
-
-
-def _peak(block: Block) -> float:
-    return max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
-
-
 def _flat_tops(channel: NDArray[np.float32], peak: float) -> Frames:
     """Only what lies near the peak is looked at, which is little: a whole channel costs one comparison."""
     near = np.flatnonzero(np.abs(channel) >= peak * (1 - _NEAR))
