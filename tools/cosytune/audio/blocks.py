@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from cosytune.audio.probe import Probe
+from cosytune.audio.probe import Probe, quiet
 
 Block = NDArray[np.float32]
 """[frames, channels], full scale = 1."""
@@ -49,9 +49,11 @@ class Blocks:
     def _libsndfile(self) -> Iterator[Block]:
         read = 0
         try:
-            with soundfile.SoundFile(str(self._audio)) as sound:
+            with quiet():
+                opened = soundfile.SoundFile(str(self._audio))
+            with opened as sound:
                 promised = sound.frames if sound.format in ("WAV", "FLAC", "AIFF") else 0
-                while len(block := sound.read(_FRAMES, dtype="float32", always_2d=True)):
+                while len(block := _read(sound)):
                     read += len(block)
                     yield block
         except soundfile.SoundFileError as failure:
@@ -66,7 +68,14 @@ class Blocks:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
             assert ffmpeg.stdout is not None and ffmpeg.stderr is not None
             while data := ffmpeg.stdout.read(4 * channels * _FRAMES):
-                yield np.frombuffer(data, "<f4").reshape(-1, channels)
+                whole = len(data) // (4 * channels)  # ffmpeg may die within a frame; its status tells
+                yield np.frombuffer(data, "<f4", whole * channels).reshape(-1, channels)
             said = ffmpeg.stderr.read().decode(errors="replace").strip()
         if ffmpeg.returncode != 0:
             raise DecodingError(said.rsplit("\n", 1)[-1] or f"ffmpeg ended with status {ffmpeg.returncode}")
+
+
+def _read(sound: soundfile.SoundFile) -> Block:
+    with quiet():
+        block: Block = sound.read(_FRAMES, dtype="float32", always_2d=True)
+    return block

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -13,6 +17,15 @@ import soundfile
 from cosytune.audio.folder import printable
 
 _ANY_LENGTH = (0, 0xFFFFFFFF)  # what a program that writes into a pipe leaves as the length
+_SOX_ANY_LENGTH = (0x7FFFF000, 0x7F000008)  # SoX: in a WAV, in an AIFF; less what does not fill a frame
+_PADDING = 4096  # bytes after the samples that may be the rest of a block
+_PRINTABLE = range(0x20, 0x7F)
+_SAMPLES: dict[tuple[bytes, bytes], tuple[bytes, Literal["little", "big"]]] = {
+    (b"RIFF", b"WAVE"): (b"data", "little"),
+    (b"FORM", b"AIFF"): (b"SSND", "big"),
+    (b"FORM", b"AIFC"): (b"SSND", "big"),
+}
+"""What a file is -> the chunk that its samples are in, and the order of bytes in lengths."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +50,37 @@ def probe(audio: Path) -> Probe | Broken:
     try:
         if mistaken := _mistaken(audio):
             return Broken(mistaken)
-        if missing := _missing_bytes(audio):
-            return Broken(f"truncated, {missing} bytes of samples are missing; copy or export it again")
+        if wrong := _wrong_length(audio):
+            return Broken(wrong)
     except OSError as failure:
         return Broken(f"{failure.strerror}; make it readable (chmod u+r)")
     try:
-        info = soundfile.info(str(audio))
+        with quiet():
+            info = soundfile.info(str(audio))
     except soundfile.SoundFileError:
         return _ask_ffmpeg(audio)
     if info.frames <= 0:
         return Broken("it holds no samples; record or export it again")
     return Probe("libsndfile", info.frames / info.samplerate, info.samplerate, info.channels)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes that libsndfile's MP3 decoder writes to stderr, in a worker process: there is nobody else to
+    write to it meanwhile.
+    """
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _mistaken(audio: Path) -> str | None:
@@ -63,24 +96,37 @@ def _mistaken(audio: Path) -> str | None:
     return None
 
 
-def _missing_bytes(audio: Path) -> int:
-    """How many bytes fewer than its header says a WAV holds: libsndfile reads what is there and says nothing."""
+def _wrong_length(audio: Path) -> str | None:
+    """What libsndfile says nothing about: a WAV or AIFF holds fewer bytes of samples than its header says, or more.
+
+    A header cannot say more than 4 GB, and keeps its first number where a recorder was switched off.
+    """
     with audio.open("rb") as stream:
-        head = stream.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return 0
-        data_bytes = _data_chunk_bytes(stream)
+        announced = _go_to_samples(stream)
         present = audio.stat().st_size - stream.tell()
-    return 0 if data_bytes in _ANY_LENGTH else max(0, data_bytes - present)
+        if announced in _ANY_LENGTH or any(0 <= length - announced < 256 for length in _SOX_ANY_LENGTH):
+            return None
+        if announced > present:
+            return f"truncated, {announced - present} bytes of samples are missing; copy or export it again"
+        stream.seek(announced, os.SEEK_CUR)
+        after = stream.read(1 << 16)
+    pad = announced % 2  # some programs forget it
+    is_chunk = any(all(byte in _PRINTABLE for byte in after[start : start + 4]) for start in (0, pad))
+    if len(after) < _PADDING or is_chunk or not any(after):
+        return None
+    surplus = present - announced - pad
+    return f"its header says {announced} bytes of samples, and {surplus} more follow; export it again as FLAC or W64"
 
 
-def _data_chunk_bytes(stream: BinaryIO) -> int:
-    """Go to the first sample of a WAV and return how many bytes of samples its header announces."""
-    while len(header := stream.read(8)) == 8:
-        size = int.from_bytes(header[4:], "little")
-        if header[:4] == b"data":
+def _go_to_samples(stream: BinaryIO) -> int:
+    """Go to the first sample of a WAV or AIFF and return how many bytes of samples its header announces; 0: unknown."""
+    head = stream.read(12)
+    wanted, order = _SAMPLES.get((head[:4], head[8:]), (b"", "little"))
+    while wanted and len(header := stream.read(8)) == 8:
+        size = int.from_bytes(header[4:], order)
+        if header[:4] == wanted:
             return size
-        stream.seek(size + size % 2, 1)  # chunks are padded to an even length
+        stream.seek(size + size % 2, os.SEEK_CUR)  # chunks are padded to an even length
     return 0
 
 
@@ -89,10 +135,12 @@ def _ask_ffmpeg(audio: Path) -> Probe | Broken:
     command += ["stream=duration,sample_rate,channels:format=duration"]
     done = subprocess.run([*command, "-of", "json", f"file:{audio}"], capture_output=True, stdin=subprocess.DEVNULL)
     try:
-        said = json.loads(done.stdout)
-        stream = said["streams"][0]
-        duration_s = float(stream.get("duration") or said["format"]["duration"])
-        return Probe("ffmpeg", duration_s, int(stream["sample_rate"]), int(stream["channels"]))
+        stream, container = (said := json.loads(done.stdout))["streams"][0], said["format"]
+        rate_hz, channels = int(stream["sample_rate"]), int(stream["channels"])
     except (ValueError, LookupError):
         why = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1].rsplit(": ", 1)[-1]
         return Broken(f"not readable as audio ({printable(why) or 'no audio stream'}); export it again as wav")
+    try:
+        return Probe("ffmpeg", float(stream.get("duration") or container["duration"]), rate_hz, channels)
+    except (ValueError, LookupError):
+        return Broken("it does not say how long it is; export it again as wav")
