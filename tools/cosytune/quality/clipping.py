@@ -27,6 +27,10 @@ def clipped_samples(block: Block, full_scale_peak: float) -> Frames:
     return np.unique(np.concatenate(found))
 
 
+def _peak(block: Block) -> float:
+    return max(float(np.max(block, initial=0.0)), -float(np.min(block, initial=0.0)))
+
+
 def _flat_tops(channel: NDArray[np.float32], peak: float) -> Frames:
     """Only what lies near the peak is looked at, which is little: a whole channel costs one comparison."""
     near = np.flatnonzero(np.abs(channel) >= peak * (1 - _NEAR))
