@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ KEPT = {
 }
 QUARANTINED: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "r-004": ("雑音が多い録音です。", [{"reason": "low_snr", "value": 8.24, "threshold": 12.0}]),
-    "r-005": ("", [{"reason": "no_transcript", "value": None, "threshold": None}]),
+    "r-005": (
+        "",
+        [
+            {"reason": "no_transcript", "value": None, "threshold": None},
+            {"reason": "clipped", "value": 0.021, "threshold": 0.0015},
+        ],
+    ),
     "r-006": (
         "これは<b>別の</b>人の声です。",
         [
@@ -117,8 +124,11 @@ def source(utt: str) -> str:
     return f"audio/録音 1.wav@{utt[-3:]}0.00-{utt[-3:]}5.00"
 
 
-def write_report(layout: Layout, clips: list[dict[str, Any]], drops: list[dict[str, Any]]) -> None:
+def write_report(
+    layout: Layout, clips: list[dict[str, Any]], drops: list[dict[str, Any]], set_aside: Sequence[dict[str, str]] = ()
+) -> None:
+    balance = {"input": len(clips) + len(drops), "kept": len(clips), "dropped": {}}
     files.write_json(
         layout.data_all / "report.json",
-        {"input": len(clips) + len(drops), "kept": len(clips), "dropped": {}, "clips": clips, "drops": drops},
+        {**balance, "clips": clips, "drops": drops, "set_aside_corrections": list(set_aside)},
     )

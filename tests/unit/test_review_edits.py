@@ -138,6 +138,58 @@ def test_a_verdict_is_pending_when_a_run_would_move_the_clip(
     assert clips.view_one(layout, made.source(utt))["pending"] is pending
 
 
+@pytest.mark.parametrize("verdict", ["keep", "drop", None])
+def test_the_line_of_a_kept_clip_is_the_truth_whatever_was_typed_before(
+    layout: Layout, verdict: decisions.Verdict | None
+) -> None:
+    source, other = made.source("r-001"), made.source("r-002")
+    for one, utt in ((source, "r-001"), (other, "r-002")):
+        decisions.save(layout, decisions.load(layout).put(one, utt, "keep", "前に書いた文です。"))
+    edits.set_verdict(layout, source, verdict)
+    said = decisions.load(layout).of(source)
+    assert (said.verdict, said.text) == (verdict, None)
+    edits.set_text(layout, "ja", other, "はい。", "これは r-002 です。")
+    said = decisions.load(layout).of(other)
+    assert (said.verdict, said.text, text_of(layout, "r-002")) == ("keep", None, "はい。")
+
+
+@pytest.fixture
+def waiting(layout: Layout) -> Layout:
+    """Its correction by hand has gone to quarantine with the clip; what had been typed before is older."""
+    dropped = made.entry("r-900", "雑音です。", 2.0) | {"reasons": made.QUARANTINED["r-004"][1]}
+    line = {"utt": "r-900", "source": made.source("r-900"), "source_text": "雑音です。", "line": "直した行です。"}
+    made.write_report(
+        layout, [made.entry("r-001", "これは r-001 です。", 2.0)], [dropped], [line | {"typed": "古い。"}]
+    )
+    return layout
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"), [(None, "直した行です。"), ("古い。", "直した行です。"), ("新しい。", "新しい。")]
+)
+def test_a_correction_that_waits_is_shown_unless_something_newer_was_typed(
+    waiting: Layout, typed: str | None, shown: str
+) -> None:
+    source = made.source("r-900")
+    if typed:
+        decisions.save(waiting, decisions.load(waiting).put(source, "r-900", None, typed))
+    assert clips.view_one(waiting, source)["text"] == shown
+    edits.set_text(waiting, "ja", source, "もっと新しい。", shown)
+    assert clips.view_one(waiting, source)["text"] == "もっと新しい。"
+    edits.set_text(waiting, "ja", source, "雑音です。", "もっと新しい。")  # as it was found: newer than the correction
+    assert clips.view_one(waiting, source)["text"] == "雑音です。"
+
+
+def test_a_correction_of_a_report_without_what_was_typed(layout: Layout) -> None:
+    dropped = made.entry("r-900", "", 2.0) | {"reasons": made.QUARANTINED["r-005"][1]}
+    line = {"utt": "r-900", "source": made.source("r-900"), "source_text": "", "line": "直した行です。"}
+    made.write_report(layout, [], [dropped], [line])
+    assert clips.view_one(layout, made.source("r-900"))["text"] == "直した行です。"
+    edits.set_verdict(layout, made.source("r-900"), "keep")  # it has a text
+    edits.set_text(layout, "ja", made.source("r-900"), "はい。", "直した行です。")
+    assert clips.view_one(layout, made.source("r-900"))["text"] == "はい。"
+
+
 def test_ids_that_are_paths_are_not_served(layout: Layout) -> None:
     made.write_report(layout, [made.entry("r-001", "はい。", 2.0) | {"utt": "../../conf.yaml"}], [])
     with pytest.raises(UserError, match="run stage 0 again"):

@@ -21,18 +21,27 @@ _SHOWN = ("speaker", "recording", "start_s", "end_s", "duration_s", "written", "
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of the last run of stage 0. `entry`: its own in report.json. `utt`: "" where nothing could be cut."""
+    """A clip of the last run of stage 0. `entry`: its own in report.json. `utt`: "" where nothing could be cut.
+
+    `waiting`: of a clip in quarantine, the entry of a line corrected by hand that went there with it.
+    """
 
     source: str
     utt: str
     is_kept: bool
     wav: Path
     entry: Mapping[str, Any]
+    waiting: Mapping[str, str]
 
     @property
     def text(self) -> str:
         """The transcript as stage 0 wrote it; "" if there was none."""
         return self.entry.get("text") or ""
+
+    @property
+    def found(self) -> str:
+        """What it says as long as nothing is typed: a line that waits, else what stage 0 wrote."""
+        return self.waiting.get("line") or self.text
 
     @property
     def language(self) -> str | None:
@@ -66,18 +75,21 @@ def _read(layout: Layout, _mtime_ns: int, _size: int) -> Clips:
     path = report_path(layout)
     try:
         report = files.read_json(path)
-        kept = [_clip(entry, True, layout.data_all / "wav") for entry in report["clips"]]
-        dropped = [_clip(entry, False, layout.recipe / "data" / "quarantine") for entry in report["drops"]]
+        waiting = {one["source"]: one for one in report.get("set_aside_corrections", ())}
+        kept = [_clip(entry, True, layout.data_all / "wav", {}) for entry in report["clips"]]
+        dropped = [
+            _clip(entry, False, layout.quarantine, waiting.get(entry["source"], {})) for entry in report["drops"]
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: damaged, or of another version; run stage 0 again: --stage 0") from None
     return {clip.source: clip for clip in (*kept, *dropped)}
 
 
-def _clip(entry: Mapping[str, Any], is_kept: bool, wavs: Path) -> Clip:
+def _clip(entry: Mapping[str, Any], is_kept: bool, wavs: Path, waiting: Mapping[str, str]) -> Clip:
     utt = str(entry["utt"] or "")
     if Path(utt).name != utt:  # an id is a file's name: nothing outside `wavs` is ever served
         raise ValueError(utt)
-    return Clip(str(entry["source"]), utt, is_kept, wavs / f"{utt}.wav", entry)
+    return Clip(str(entry["source"]), utt, is_kept, wavs / f"{utt}.wav", entry, waiting)
 
 
 def read_lines(layout: Layout) -> dict[str, str]:
@@ -93,8 +105,11 @@ def read_lines(layout: Layout) -> dict[str, str]:
 
 
 def current_text(clip: Clip, lines: Mapping[str, str], said: Decision) -> str:
-    """What the clip says now: the line in data/all/text if it is kept, what the user wrote for it if not."""
-    return lines.get(clip.utt, clip.text) if clip.is_kept else said.text or clip.text
+    """What the clip says now: the line in data/all/text if it is kept, what the user wrote for it last if not."""
+    if clip.is_kept:
+        return lines.get(clip.utt, clip.text)
+    is_older = said.text == clip.waiting.get("typed")  # than the line that waits
+    return clip.found if said.text is None or is_older else said.text
 
 
 def view(layout: Layout) -> list[dict[str, Any]]:

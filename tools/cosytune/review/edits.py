@@ -1,5 +1,6 @@
 """A word of the user on one clip -> a line of data/all/text or an entry of decisions.json; every other one stays.
 
+What a kept clip says is its line; a text that was typed before it was kept is then done with, and leaves its decision.
 Each write reads the files anew while it holds the recipe's lock, the one that stages 0 to 3 hold while they run.
 """
 
@@ -36,11 +37,11 @@ def set_verdict(layout: Layout, source: str, verdict: Verdict | None) -> None:
     with _alone(layout):
         clip = _find(layout, source)
         said = decisions.load(layout)
-        text = said.of(source).text
+        text = None if clip.is_kept else said.of(source).text
         if verdict == "keep" and not clip.is_kept:
             if not clip.wav.is_file():
                 raise RefusedError("no_audio", 422)
-            if not (text or clip.text):
+            if not (text or clip.found):
                 raise RefusedError("no_text", 422)
         decisions.save(layout, said.put(source, clip.utt, verdict, text))
 
@@ -56,11 +57,11 @@ def set_text(layout: Layout, language: str, source: str, text: str | None, was: 
         lines = read_lines(layout)
         if current_text(clip, lines, said.of(source)) != was:
             raise RefusedError("changed_meanwhile", 409)
-        wanted = clip.text if text is None else _checked(text, clip.language or language)
+        wanted = clip.found if text is None else _checked(text, clip.language or language)
         if clip.is_kept:
             kaldi.write_table(text_path(layout), {**lines, clip.utt: wanted})
-        else:
-            own = None if wanted == clip.text else wanted
+        own = None if clip.is_kept or wanted == clip.found else wanted
+        if own != said.of(source).text:
             decisions.save(layout, said.put(source, clip.utt, said.of(source).verdict, own))
 
 
