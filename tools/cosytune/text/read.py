@@ -34,9 +34,13 @@ def read_encoded(path: Path, shown: str | None = None, language: str = "") -> tu
     """The text of a file, lines ending in a plain line feed, and its encoding: UTF-8, UTF-16, Shift-JIS, ...
 
     `shown`: how messages name the file. `language`: of the config, a hint where encodings compete. Raises UserError
-    where the encoding cannot be told.
+    where the encoding cannot be told, and where the file may not be read.
     """
-    return decode(path.read_bytes(), shown or str(path), language)
+    try:
+        data = path.read_bytes()
+    except PermissionError:
+        raise UserError(f"{shown or path}: permission denied; make it readable (chmod u+r)") from None
+    return decode(data, shown or str(path), language)
 
 
 def decode(data: bytes, shown: str, language: str = "") -> tuple[str, str]:
