@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from cosytune import kaldi
 from cosytune.audio.folder import scan
 from cosytune.audio.sources import Found, find_sources
-from recordings import write_audio
+from cosytune.layout import ROOT
+from recordings import make_recipe, run_prepare, write_audio, write_clip
+
+# root passes permission bits unless it gives that right away
+AS_A_USER = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    if os.geteuid() == 0
+    else ()
+)
 
 
 def find(root: Path, language: str = "ja") -> Found:
@@ -65,4 +79,49 @@ def test_nothing_but_tokens_is_an_empty_transcript(tmp_path: Path) -> None:
     problems = find(root).problems
     assert [problem.split(";")[0] for problem in problems] == [
         f"audio/{name}.txt: empty transcript" for name in ("a", "b", "c")
+    ]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("Anna", "Anna(old)"), ("a b", "a_b"), ("a", "a-b", "a_b", "a_b-c", "a-b-c", "a!")],
+)
+def test_clips_of_speakers_with_names_that_begin_alike_stand_together(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    """Kaldi wants utt2spk in one order by its first column and by its second."""
+    layout = make_recipe(tmp_path)
+    for folder in folders:
+        for name in ("!", "a", "b", "z"):
+            write_clip(layout.audio / folder / f"{name}.wav")
+    report = run_prepare(layout, "audio.speakers=by_folder")
+    assert len({clip["speaker"] for clip in report["clips"]}) == len(folders)
+    assert kaldi.validate(layout.data_all, deep=True) == []
+
+
+def test_a_speaker_keeps_the_name_of_the_folder_where_it_can(tmp_path: Path) -> None:
+    for folder in ("a", "a_b", "b-c", "花子"):
+        write_audio(tmp_path / "audio" / folder / "x.wav")
+    found = find_sources(scan(tmp_path / "audio"), "mine", "by_folder", "ja")
+    assert [source.speaker for source in found.sources] == ["a", "a_b", "b-c", "花子"]
+
+
+def test_files_that_may_not_be_read_are_lines_among_the_others(tmp_path: Path) -> None:
+    layout = make_recipe(tmp_path)
+    for name in ("a", "b", "c"):
+        write_clip(layout.audio / f"{name}.wav", "" if name == "c" else "はい。")
+    put(layout.audio / "list.jsonl", b"{}")
+    for name in ("a.txt", "b.txt", "list.jsonl"):
+        (layout.audio / name).chmod(0)
+    code = (
+        "from pathlib import Path; from cosytune.audio.folder import scan\n"
+        "from cosytune.audio.sources import find_sources\n"
+        f"print(*find_sources(scan(Path({str(layout.audio)!r})), 'mine', 'single', 'ja').problems, sep='\\n')"
+    )
+    command = [*AS_A_USER, sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert sorted(said) == [
+        "audio/a.txt: permission denied; make it readable (chmod u+r)",
+        "audio/b.txt: permission denied; make it readable (chmod u+r)",
+        "audio/c.txt: empty transcript; write what is said, or remove it to have the recording transcribed",
+        "audio/list.jsonl: permission denied; make it readable (chmod u+r)",
     ]

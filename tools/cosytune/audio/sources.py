@@ -170,4 +170,23 @@ def _sources(
 def _speaker_ids(speakers: Iterable[str]) -> dict[str, str]:
     """Speaker -> id: two people never become one because `a b` and `a_b` are written alike."""
     ordered = sorted(set(speakers))
-    return dict(zip(ordered, ids.make_unique(ordered, ordered), strict=True))
+    known = ids.make_unique(ordered, ordered)
+    while (apart := _apart(known)) != known:
+        known = ids.make_unique(apart, ordered)
+    return dict(zip(ordered, known, strict=True))
+
+
+def _apart(speakers: Sequence[str]) -> list[str]:
+    """Ids that sort alike alone and with `-clip` behind them, as Kaldi wants it of utt2spk.
+
+    Beside `a`, `a-b` and `a(old)` do not: clips of `a` would come before, between and after theirs. What follows the
+    shorter id in the longer one is written as `_`, which sorts behind `-`.
+    """
+    known = set(speakers)
+    return [
+        "".join(
+            "_" if position and character <= "-" and speaker[:position] in known else character
+            for position, character in enumerate(speaker)
+        )
+        for speaker in speakers
+    ]
