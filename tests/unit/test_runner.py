@@ -15,7 +15,7 @@ from cosytune.layout import ROOT
 
 # Copies audio/*.txt into parquet/, as stage 3 would be recorded; $SABOTAGE breaks it half-way.
 STAGE = """
-import os, time
+import errno, os, time
 from cosytune import files
 from cosytune.errors import UserError
 from cosytune.stages.runner import need, run_stage
@@ -29,6 +29,8 @@ def work(context):
                 raise UserError(f"{path.name}: broken; mend it")
             if os.environ.get("SABOTAGE") == "bug":
                 raise ZeroDivisionError
+            if os.environ.get("SABOTAGE") == "fork":
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
             if os.environ.get("SABOTAGE") == "wait":
                 print("waiting", flush=True)
                 time.sleep(60)
@@ -158,12 +160,19 @@ def test_a_stopped_stage_leaves_nothing_half_done(recipe: Path, sent: signal.Sig
 
 
 def test_two_runs_on_one_recipe_do_not_mix(recipe: Path) -> None:
+    again = command(recipe)
     with subprocess.Popen(command(recipe), env=environment("wait"), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while process.stdout.readline() != "waiting\n":
             pass
-        second = stage(recipe)
+        second = subprocess.run(again, env=environment(""), capture_output=True, text=True)
         process.kill()
     assert second.returncode == 1
     assert second.stderr == f"error: {recipe / 'data'}: another run is at work there; wait for it, or stop it\n"
     assert "done in" in stage(recipe).stdout  # a killed run blocks nobody
+
+
+def test_a_lack_of_processes_is_not_taken_for_another_run(recipe: Path) -> None:
+    failed = stage(recipe, sabotage="fork")
+    assert failed.returncode == 1
+    assert "BlockingIOError" in failed.stderr and "another run" not in failed.stderr

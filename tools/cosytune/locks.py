@@ -6,8 +6,10 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from cosytune.errors import UserError
 
 _AGAIN_S = 0.05
 
@@ -25,6 +27,21 @@ def alone(directory: Path, patience_s: float = 0.0) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def nobody_else(shown: Path, *directories: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold the locks of all `directories`; raises a UserError about `shown` when a run is at work in one of them.
+
+    A BlockingIOError of the block itself, as for lack of processes, is not taken for that.
+    """
+    with ExitStack() as held:
+        try:
+            for directory in directories:
+                held.enter_context(alone(directory, patience_s))
+        except BlockingIOError:
+            raise UserError(f"{shown}: another run is at work there; wait for it, or stop it") from None
+        yield
 
 
 def _take(handle: int, until_s: float) -> None:

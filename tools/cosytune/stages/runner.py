@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,15 +104,10 @@ def _require_finished(layout: Layout, stage: Stage) -> None:
             )
 
 
-@contextmanager
-def _alone(layout: Layout, stage: Stage) -> Iterator[None]:
+def _alone(layout: Layout, stage: Stage) -> AbstractContextManager[None]:
     """One run at a time where the stage writes: two terminals on one recipe would mix their outputs."""
     place = Record.path(layout, stage).parent
-    try:
-        with locks.alone(place):
-            yield
-    except BlockingIOError:
-        raise UserError(f"{place.parent}: another run is at work there; wait for it, or stop it") from None
+    return locks.nobody_else(place.parent, place)
 
 
 def _stage(name: str) -> Stage:
