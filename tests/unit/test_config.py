@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,40 @@ def test_a_mistake_leaves_the_frozen_config_as_it_was(recipe: Path) -> None:
     assert path.read_bytes() == before
 
 
+@contextmanager
+def at_work(directory: Path) -> Iterator[None]:
+    """Another process that holds what a stage holds while it runs, until the block ends."""
+    code = "import sys; from pathlib import Path; from cosytune import locks\nwith locks.alone(Path(sys.argv[1])):\n"
+    code += "    print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(directory)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
+        yield
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize("name", ["prepare", "train"])
+def test_a_run_at_work_keeps_the_config_that_it_runs_with(recipe: Path, name: str) -> None:
+    path = configs.freeze(recipe, "default", ["seed=7"], FIRST, LAST)
+    before = {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
+    place = Record.path(Layout(recipe), stage(name)).parent
+    with at_work(place), pytest.raises(UserError) as refused:
+        configs.freeze(recipe, "default", ["seed=8"], FIRST, LAST)
+    assert list(refused.value.messages) == [f"{recipe}: another run is at work there; wait for it, or stop it"]
+    assert {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()} == before
+    assert frozen(recipe, "seed=8").seed == 8
+
+
+def test_training_of_one_experiment_hinders_no_other(recipe: Path) -> None:
+    with at_work(Record.path(Layout(recipe, "one"), stage("train")).parent):
+        assert frozen(recipe, "seed=8", exp="two").seed == 8
+
+
 def test_the_frozen_config_is_complete_and_reads_back_the_same(recipe: Path) -> None:
     path = configs.freeze(recipe, "default", ["seed=7", "description=花子の声: 1"], FIRST, LAST)
     config, layout = configs.load(path)
@@ -300,3 +336,33 @@ def test_lengths_of_clips_that_cannot_be_cut(recipe: Path) -> None:
         "command line: audio.segment = {'min_s': 12}: two times margin_s must be less than min_s, and min_s less than "
         "max_s"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("audio.segment.max_s=31", "segment.max_s (31.0) must not be above max_duration_s (30.0)"),
+        ("audio.max_duration_s=9.5", "segment.max_s (10.0) must not be above max_duration_s (9.5)"),
+        ("audio.min_duration_s=40", "min_duration_s (40.0) must not be above max_duration_s (30.0)"),
+    ],
+)
+def test_lengths_that_contradict_each_other(recipe: Path, given: str, says: str) -> None:
+    (message,) = mistakes(recipe, given)
+    assert message.startswith("command line: audio = ") and message.endswith(f": {says}")
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("audio.keep=l2-x", "command line: audio.keep = 'l2-x': write audio.keep=[l2-x]"),
+        ("train.modules=llm", "command line: train.modules = 'llm': write train.modules=[llm]"),
+        ("evaluate.sentences=a b", "command line: evaluate.sentences = 'a b': write 'evaluate.sentences=[a b]'"),
+    ],
+)
+def test_a_text_where_a_list_is_wanted_says_how_to_write_one(recipe: Path, given: str, remedy: str) -> None:
+    assert mistakes(recipe, given) == [remedy]
+
+
+def test_a_text_in_conf_where_a_list_is_wanted(recipe: Path) -> None:
+    (recipe / "conf.yaml").write_text("audio: {keep: l2-x}\n")
+    assert mistakes(recipe)[0].endswith("audio.keep = 'l2-x': write keep: [l2-x]")

@@ -78,7 +78,7 @@ def test_drops_are_counted_with_reason_value_and_threshold(layout: Layout, capsy
         write_clip(layout.audio / f"{name}.wav", samples=speech(seconds))
     write_clip(layout.audio / "silence.wav", samples=np.zeros(36000))
     write_clip(layout.audio / "quiet.wav", samples=speech(level=0.02))
-    report = run_prepare(layout, "audio.max_duration_s=2.0")
+    report = run_prepare(layout, "audio.max_duration_s=2.0", "audio.segment.min_s=1", "audio.segment.max_s=2")
     assert sorted(texts(layout)) == ["mine-just", "mine-limit", "mine-quiet"]
     assert report["dropped"] == {"silent": 1, "too_long": 1, "too_short": 1}
     drops = {drop["source"]: drop for drop in report["drops"]}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 import sys
 import types
 import typing
@@ -22,7 +23,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cosytune import families, files
+from cosytune import families, files, locks
 from cosytune.errors import UserError, run_main
 from cosytune.layout import ROOT, Layout
 from cosytune.record import Change, Record, flatten
@@ -30,6 +31,7 @@ from cosytune.schema import Config
 from cosytune.stages import STAGES, Stage
 
 _USAGE = 2
+_PATIENCE_S = 0.5  # the review page holds the lock for milliseconds, a stage for minutes
 
 
 def load(path: Path) -> tuple[Config, Layout]:
@@ -51,7 +53,10 @@ def parse(values: Mapping[str, Any], source: str, overrides: Mapping[str, Any] |
         messages: dict[str, str] = {}
         for error in failure.errors(include_url=False):
             key, message = _explain(error)
-            place = "command line" if overrides and _has(overrides, key) else source
+            is_typed = overrides is not None and _has(overrides, key)
+            place = "command line" if is_typed else source
+            if error["type"] == "list_type" and isinstance(error["input"], str):
+                message = f"write {_as_list(key, error['input'], is_typed)}"
             start = f"{place}: {key} = {error['input']!r}: " if error["type"] != "extra_forbidden" else f"{place}: "
             # A value of several types fails once for each of them.
             messages[key] = f"{messages[key]}, or {message}" if key in messages else start + message
@@ -89,7 +94,10 @@ def parse_override(override: str) -> dict[str, Any]:
 
 
 def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: int) -> Path:
-    """Merge, check, compare with what finished stages used, write `exp/<name>/config.yaml`; return its path."""
+    """Merge, check, compare with what finished stages used, write `exp/<name>/config.yaml`; return its path.
+
+    Writes nothing while a stage is at work, whose run reads this file again. A run between two stages is not seen.
+    """
     layout = Layout(recipe=find_recipe(recipe), exp=checked_name(exp))
     kept = _kept_overrides(layout, overrides) if first > STAGES[0].number else []
     if kept:
@@ -98,8 +106,10 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
     config = read_recipe(layout, given)
     _refuse_stale_stages(layout, config, first, last)
     values = config.model_dump(mode="json")
-    files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
-    files.write_json(_overrides_file(layout), given)
+    places = sorted({Record.path(layout, stage).parent for stage in STAGES})
+    with locks.nobody_else(layout.recipe, *places, patience_s=_PATIENCE_S):
+        files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
+        files.write_json(_overrides_file(layout), given)
     return layout.config
 
 
@@ -243,6 +253,13 @@ def _explain(error: Any) -> tuple[str, str]:
     if error["type"] == "string_type":
         message += '; put it in quotes: "..."'
     return ".".join(location), message
+
+
+def _as_list(key: str, text: str, is_typed: bool) -> str:
+    """The setting as a list of this one text: as a command line has it, or as a line of conf.yaml."""
+    value = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=2 * len(text) + 80).strip()
+    typed = f"{key}={value}" if re.fullmatch(r"[^\s'\"]+", value) else shlex.quote(f"{key}={value}")
+    return typed if is_typed else f"{key.rpartition('.')[2]}: {value}"
 
 
 def _has(values: Mapping[str, Any], key: str) -> bool:

@@ -100,6 +100,14 @@ class AudioConfig(Section):
     keep: list[str] = Field(default_factory=list)
     """Ids of clips that stay whatever the gates say."""
 
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        longest_s = self.max_duration_s
+        shorter = {"min_duration_s": self.min_duration_s, "segment.max_s": self.segment.max_s}
+        if wrong := [f"{name} ({value_s})" for name, value_s in shorter.items() if value_s > longest_s]:
+            raise ValueError(f"{' and '.join(wrong)} must not be above max_duration_s ({longest_s})")
+        return self
+
 
 class TranscribeConfig(Section):
     """How recordings without a transcript get one (WhisperX)."""
