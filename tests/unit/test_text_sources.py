@@ -109,12 +109,13 @@ def test_files_that_may_not_be_read_are_lines_among_the_others(tmp_path: Path) -
     for name in ("a", "b", "c"):
         write_clip(layout.audio / f"{name}.wav", "" if name == "c" else "はい。")
     put(layout.audio / "list.jsonl", b"{}")
-    for name in ("a.txt", "b.txt", "list.jsonl"):
+    for name in ("a.txt", "b.txt", "list.jsonl", "b.wav"):
         (layout.audio / name).chmod(0)
     code = (
-        "from pathlib import Path; from cosytune.audio.folder import scan\n"
+        "from pathlib import Path; from cosytune.audio.folder import scan; from cosytune.audio.probe import probe\n"
         "from cosytune.audio.sources import find_sources\n"
-        f"print(*find_sources(scan(Path({str(layout.audio)!r})), 'mine', 'single', 'ja').problems, sep='\\n')"
+        f"print(*find_sources(scan(Path({str(layout.audio)!r})), 'mine', 'single', 'ja').problems, sep='\\n')\n"
+        f"print('audio/b.wav:', probe(Path({str(layout.audio / 'b.wav')!r})).reason)"
     )
     command = [*AS_A_USER, sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
@@ -122,6 +123,7 @@ def test_files_that_may_not_be_read_are_lines_among_the_others(tmp_path: Path) -
     assert sorted(said) == [
         "audio/a.txt: permission denied; make it readable (chmod u+r)",
         "audio/b.txt: permission denied; make it readable (chmod u+r)",
+        "audio/b.wav: permission denied; make it readable (chmod u+r)",
         "audio/c.txt: empty transcript; write what is said, or remove it to have the recording transcribed",
         "audio/list.jsonl: permission denied; make it readable (chmod u+r)",
     ]

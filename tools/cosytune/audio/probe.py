@@ -52,8 +52,10 @@ def probe(audio: Path) -> Probe | Broken:
             return Broken(mistaken)
         if wrong := _wrong_length(audio):
             return Broken(wrong)
+    except PermissionError:
+        return Broken("permission denied; make it readable (chmod u+r)")
     except OSError as failure:
-        return Broken(f"{failure.strerror}; make it readable (chmod u+r)")
+        return Broken(f"{failure.strerror}; copy it again")
     try:
         with quiet():
             info = soundfile.info(str(audio))
