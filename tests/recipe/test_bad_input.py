@@ -58,6 +58,8 @@ def no_audio(recipe: Path) -> None:
 
 def no_transcript(recipe: Path) -> None:
     (recipe / "audio" / "録音 1.txt").unlink()
+    with (recipe / "conf.yaml").open("a") as conf:
+        conf.write("transcribe: {align_model: none}\n")  # one missing model, one line
 
 
 def empty_transcript(recipe: Path) -> None:

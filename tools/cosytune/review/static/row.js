@@ -70,7 +70,7 @@ export function update(row, clip) {
     find(`.${verdict}`).setAttribute("aria-pressed", String(clip.verdict === verdict));
   }
   for (const [name, text] of [["written", clip.written], ["heard", clip.asr_text]]) {
-    find(`.${name}`).hidden = !text || text === clip.text;
+    find(`.${name}`).hidden = !text?.trim() || text.trim() === clip.text;  // a file ends with a line break
     find(`.${name} q`).textContent = text ?? "";
   }
   const field = find("textarea");
