@@ -76,7 +76,7 @@ def one_id_twice(recipe: Path) -> None:
     ("spoil", "names", "remedy"),
     [
         (no_audio, "audio", "put recordings there"),
-        (no_transcript, "audio/録音 1.wav: no transcript", "put X.txt beside X.wav"),
+        (no_transcript, "audio/録音 1.wav: no transcript", "put X.txt with its text beside every X.wav"),
         (empty_transcript, "audio/録音 1.txt: empty transcript", "write what is said"),
         (one_id_twice, "metadata.csv:3: id '録音 1' is already in", "metadata.csv:1"),
     ],
