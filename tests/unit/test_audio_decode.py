@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import scipy.signal
 import soundfile
 import soxr
 
+from cosytune.audio import decode as decoding
+from cosytune.audio.blocks import Blocks
 from cosytune.audio.clip import Clip, write_clips
 from cosytune.audio.decode import Silent, decode
 from cosytune.audio.probe import Broken, Probe, probe
@@ -234,3 +237,36 @@ def test_a_track_that_does_not_fit_on_the_disk_is_never_taken_for_written(tmp_pa
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "File too large" in done.stderr
+
+
+@pytest.mark.parametrize("rate_hz", [22050, 44100])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_long_recording_in_parts_is_the_same_as_in_one_go(tmp_path: Path, rate_hz: int, suffix: str) -> None:
+    samples = np.tile(speech(9.0, rate_hz), 3)[: 25 * rate_hz + 123] + 0.02
+    samples[12 * rate_hz : 14 * rate_hz] = np.clip(samples[12 * rate_hz : 14 * rate_hz] * 9, -0.9, 0.9)
+    source = write_audio(tmp_path / f"a.{suffix}", samples, rate_hz)
+    whole, found = track(source), probe(source)
+    assert isinstance(found, Probe)
+    seen = decoding.survey(Blocks(source, found))
+    assert isinstance(seen, decoding.Survey)
+    target = tmp_path / "parts.f32"
+    parts = [decoding.Part(0, 7), decoding.Part(7, 13), decoding.Part(13)]
+    made = {}
+    for part in reversed(parts):  # in any order
+        made[part] = decoding.render(decoding.around(source, found, part), found, seen, part, target, 24000)
+    joined = decoding.finish([made[part] for part in parts], found, seen, target, 24000)
+    assert isinstance(joined, Track)
+    assert joined.frames == whole.frames
+    assert samples_of(joined) == pytest.approx(samples_of(whole), abs=1e-6)
+    assert np.array_equal(joined.clipped, whole.clipped)
+    assert whole.clipped[1200:1400].sum() > 100
+
+
+def test_only_what_can_be_cut_exactly_is_decoded_in_parts() -> None:
+    hour = Probe("libsndfile", 3600.4, 44100, 1, is_exact=True)
+    parts = decoding.parts(hour)
+    assert [part.start_s for part in parts] == list(range(0, 3600, 300))[: len(parts)]
+    assert all(before.end_s == after.start_s for before, after in itertools.pairwise(parts))
+    assert parts[-1].end_s is None
+    assert decoding.parts(Probe("libsndfile", 3600.4, 44100, 1)) == [decoding.Part()]
+    assert decoding.parts(Probe("libsndfile", 599.0, 44100, 1, is_exact=True)) == [decoding.Part()]

@@ -24,10 +24,14 @@ class DecodingError(Exception):
 
 
 class Blocks:
-    """The samples of a file, as often as they are asked for; raises DecodingError on the way."""
+    """The samples of a file, as often as they are asked for; raises DecodingError on the way.
 
-    def __init__(self, audio: Path, found: Probe) -> None:
+    `first` and `last`: frames [first, last) of a file that is exact.
+    """
+
+    def __init__(self, audio: Path, found: Probe, first: int = 0, last: int | None = None) -> None:
         self._audio, self._found = audio, found
+        self._first, self._last = first, last
         self._kept: list[Block] | None = None
 
     def __iter__(self) -> Iterator[Block]:
@@ -52,8 +56,11 @@ class Blocks:
             with quiet():
                 opened = soundfile.SoundFile(str(self._audio))
             with opened as sound:
-                promised = sound.frames if sound.format in ("WAV", "FLAC", "AIFF") else 0
-                while len(block := _read(sound)):
+                last = sound.frames if self._last is None else min(self._last, sound.frames)
+                promised = last - self._first if self._found.is_exact else 0
+                if self._first:
+                    sound.seek(self._first)
+                while len(block := _read(sound, promised - read if self._found.is_exact else _FRAMES)):
                     read += len(block)
                     yield block
         except soundfile.SoundFileError as failure:
@@ -75,7 +82,7 @@ class Blocks:
             raise DecodingError(said.rsplit("\n", 1)[-1] or f"ffmpeg ended with status {ffmpeg.returncode}")
 
 
-def _read(sound: soundfile.SoundFile) -> Block:
+def _read(sound: soundfile.SoundFile, wanted: int) -> Block:
     with quiet():
-        block: Block = sound.read(_FRAMES, dtype="float32", always_2d=True)
+        block: Block = sound.read(min(wanted, _FRAMES), dtype="float32", always_2d=True)
     return block

@@ -37,12 +37,13 @@ class Broken:
 
 @dataclass(frozen=True)
 class Probe:
-    """`duration_s`: as the file's header says."""
+    """`duration_s`: as the file's header says. `is_exact`: it holds that many frames, and any of them can be found."""
 
     decoder: Literal["libsndfile", "ffmpeg"]
     duration_s: float
     rate_hz: int
     channels: int
+    is_exact: bool = False
 
 
 def probe(audio: Path) -> Probe | Broken:
@@ -63,7 +64,8 @@ def probe(audio: Path) -> Probe | Broken:
         return _ask_ffmpeg(audio)
     if info.frames <= 0:
         return Broken("it holds no samples; record or export it again")
-    return Probe("libsndfile", info.frames / info.samplerate, info.samplerate, info.channels)
+    is_exact = info.format in ("WAV", "WAVEX", "FLAC", "AIFF")
+    return Probe("libsndfile", info.frames / info.samplerate, info.samplerate, info.channels, is_exact)
 
 
 @contextmanager

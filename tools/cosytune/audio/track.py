@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cosytune.audio.span import Span
 from cosytune.quality.measure import Original
 
-BIN_S = 0.01
+BINS_PER_S = 100
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,6 @@ class Track:
 
     def original(self, span: Span) -> Original:
         """What that stretch was like as it was given."""
-        bins = self.clipped[int(span.start_s / BIN_S) : int(np.ceil(span.end_s / BIN_S))]
+        bins = self.clipped[int(span.start_s * BINS_PER_S) : int(np.ceil(span.end_s * BINS_PER_S))]
         samples = max(1.0, span.duration_s * self.source_rate_hz)
         return Original(min(1.0, float(bins.sum()) / samples), self.dc_offset, self.peak_dbfs)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosytune.audio import listen
-from cosytune.audio.decode import Silent, decode
+from cosytune.audio import decode, listen
+from cosytune.audio.blocks import Blocks
+from cosytune.audio.decode import Part, Rendered, Silent, Survey
 from cosytune.audio.folder import printable
 from cosytune.audio.listen import Heard
 from cosytune.audio.loudness import SILENCE_DBFS
@@ -52,8 +53,7 @@ def take_all(
     probed: Sequence[tuple[Source, Probe]], directory: Path, settings: AudioConfig, workers: Workers
 ) -> tuple[list[Take], list[Drop], list[str]]:
     """Takes in the order of the sources, silent recordings, and an error line for each broken one."""
-    tasks = [(source.audio, found, directory / f"{number}.f32") for number, (source, found) in enumerate(probed)]
-    decoded = workers.map(functools.partial(_decode, settings.sample_rate_hz), tasks, "decoding", "recording")
+    decoded = _decode_all(probed, directory, settings.sample_rate_hz, workers)
     tracks: list[tuple[Source, Track]] = []
     drops: list[Drop] = []
     problems: list[str] = []
@@ -74,9 +74,45 @@ def _silent(peak_dbfs: float) -> Reason:
     return Reason("silent", peak_dbfs, SILENCE_DBFS, f"peak below {SILENCE_DBFS:g} dBFS")
 
 
-def _decode(rate_hz: int, task: tuple[Path, Probe, Path]) -> Track | Silent | Broken:
+def _decode_all(
+    probed: Sequence[tuple[Source, Probe]], directory: Path, rate_hz: int, workers: Workers
+) -> list[Track | Silent | Broken]:
+    """A short recording in one go; a long one is looked at first, and decoded in parts on all processor cores."""
+    tasks = [(source.audio, found, directory / f"{number}.f32") for number, (source, found) in enumerate(probed)]
+    results = list(workers.map(functools.partial(_begin, rate_hz), tasks, "decoding", "recording"))
+    long = [(task, seen) for task, seen in zip(tasks, results, strict=True) if isinstance(seen, Survey)]
+    renders = [(task, seen, part) for task, seen in long for part in decode.parts(task[1])]
+    made = (
+        workers.map(functools.partial(_render, rate_hz), renders, "decoding long ones", "part") if renders else iter(())
+    )
+    of_long: dict[Path, list[Rendered | Broken]] = {}
+    for (task, _, _), part in zip(renders, made, strict=True):
+        of_long.setdefault(task[2], []).append(part)
+    return [
+        _finish(of_long[task[2]], task, seen, rate_hz) if isinstance(seen, Survey) else seen
+        for task, seen in zip(tasks, results, strict=True)
+    ]
+
+
+_Task = tuple[Path, Probe, Path]
+
+
+def _begin(rate_hz: int, task: _Task) -> Track | Survey | Silent | Broken:
     audio, found, destination = task
-    return decode(audio, found, destination, rate_hz)
+    if len(decode.parts(found)) == 1:
+        return decode.decode(audio, found, destination, rate_hz)
+    return decode.survey(Blocks(audio, found))
+
+
+def _render(rate_hz: int, task: tuple[_Task, Survey, Part]) -> Rendered | Broken:
+    (audio, found, destination), seen, part = task
+    return decode.render(decode.around(audio, found, part), found, seen, part, destination, rate_hz)
+
+
+def _finish(made: Sequence[Rendered | Broken], task: _Task, seen: Survey, rate_hz: int) -> Track | Broken:
+    broken = next((part for part in made if isinstance(part, Broken)), None)
+    whole = [part for part in made if isinstance(part, Rendered)]
+    return broken or decode.finish(whole, task[1], seen, task[2], rate_hz)
 
 
 def _listen_all(tracks: Sequence[Track], workers: Workers) -> list[Heard]:

@@ -46,6 +46,8 @@ def main(context: Context) -> None:
         _stop_at(broken)
         drafts, uncut = ears.draft_all(takes)
         clips = make_all(drafts, work, config.audio, workers)
+        for take in takes:  # or they would be written to the disk with the clips, which are flushed
+            take.track.path.unlink()
         before = store.former_report(layout)
         lines = texts.settle(drafts, layout.data_all / "text", before, said, config.language)
         none = [*silent, *uncut]
