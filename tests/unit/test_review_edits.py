@@ -197,8 +197,13 @@ def test_ids_that_are_paths_are_not_served(layout: Layout) -> None:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    hears = ("env", "--default-signal=INT")  # a job in the background ignores Ctrl-C, and so do its children
     return subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [*hears, *PROGRAM, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
 
 
