@@ -83,12 +83,12 @@ def test_llm_loss_is_upstreams(llm: Any, clips: list[Clip], coins: str, monkeypa
         [_sequence(clip, head and can) for clip, head, can in zip(clips, heads, able, strict=True)]
     )
     with torch.no_grad():
-        total = losses.llm_loss(llm, batch).item()
+        total = losses.llm_loss(llm, batch).total.item()
     assert total / batch.targets == pytest.approx(expected, rel=1e-5)
     if coins == "all":
         plain = batches.llm_batch([_sequence(clip, False) for clip in clips])
         with torch.no_grad():
-            other = losses.llm_loss(llm, plain).item()
+            other = losses.llm_loss(llm, plain).total.item()
         assert other / plain.targets != pytest.approx(expected, rel=1e-5), "the layouts differ in their loss"
 
 
@@ -105,7 +105,7 @@ def test_interleaved_layout_is_upstreams_for_every_length(llm: Any, text_tokens:
     expected = _upstream_llm_loss(llm, [clip], [True], monkeypatch)
     batch = batches.llm_batch([_sequence(clip, True)])
     with torch.no_grad():
-        total = losses.llm_loss(llm, batch).item()
+        total = losses.llm_loss(llm, batch).total.item()
     assert total / batch.targets == pytest.approx(expected, rel=1e-5)
     assert batch.targets == len(speech) + text_tokens // 5 + 1
 
@@ -156,7 +156,7 @@ def test_flow_loss_is_upstreams(flow: Any, clips: list[Clip], streaming: bool, c
     _patch_flow(monkeypatch, made, streaming, batch.noise)
     with torch.no_grad():
         expected = flow(_upstream_batch(chosen), CPU)["loss"].item()
-        total = losses.flow_loss(flow, batch).item()
+        total = losses.flow_loss(flow, batch).total.item()
     assert total / batch.targets == pytest.approx(expected, rel=1e-5)
     assert batch.targets == sum(clip.mel.size for clip in chosen)
 
@@ -164,7 +164,7 @@ def test_flow_loss_is_upstreams(flow: Any, clips: list[Clip], streaming: bool, c
 def test_streaming_changes_the_flows_loss(flow: Any, clips: list[Clip]) -> None:
     made = [draws.flow(Epoch(4, 0), clip.utt, len(clip.mel), 80, 0.2) for clip in clips]
     with torch.no_grad():
-        sums = [losses.flow_loss(flow, batches.flow_batch(clips, made, side)).item() for side in (False, True)]
+        sums = [losses.flow_loss(flow, batches.flow_batch(clips, made, side)).total.item() for side in (False, True)]
     assert sums[0] != pytest.approx(sums[1], rel=1e-5)
 
 
@@ -173,6 +173,6 @@ def test_sums_of_micro_batches_are_the_sum_of_the_batch(llm: Any, clips: list[Cl
     each = [batches.llm_batch([_sequence(clip, _may_interleave(clip))]) for clip in clips]
     together = batches.llm_batch([_sequence(clip, _may_interleave(clip)) for clip in clips])
     with torch.no_grad():
-        parts = [losses.llm_loss(llm, batch).item() for batch in each]
-        assert sum(parts) == pytest.approx(losses.llm_loss(llm, together).item(), rel=1e-5)
+        parts = [losses.llm_loss(llm, batch).total.item() for batch in each]
+        assert sum(parts) == pytest.approx(losses.llm_loss(llm, together).total.item(), rel=1e-5)
     assert sum(batch.targets for batch in each) == together.targets

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Module = Literal["llm", "flow"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _each_once(modules: list[Module]) -> list[Module]:
-    if len(set(modules)) < len(modules):
-        raise ValueError("name each module once")
-    return modules
 
 
 class Section(BaseModel):
@@ -157,28 +151,65 @@ class LoraConfig(Section):
 
 
 class ModuleTrainConfig(Section):
-    """The names of transformers' TrainingArguments where one exists."""
+    """The names of transformers' TrainingArguments where one exists. `auto` is settled by stage 4, from the card that
+    it runs on; it changes memory and speed, not which clips make up an update.
+    """
 
     learning_rate: Positive = 1e-4
     num_train_epochs: PositiveInt = 10
     max_steps: int = -1
     """Updates; above 0 it wins over num_train_epochs."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts"] = (
-        "cosine"
-    )
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "cosine"
+    lr_scheduler_kwargs: dict[str, float | int] = Field(default_factory=dict)
+    """num_cycles of cosine_with_restarts, power of polynomial."""
     warmup_ratio: Fraction = 0.05
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Above 0 it wins over warmup_ratio."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.999
+    adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
-    gradient_accumulation_steps: PositiveInt = 1
+    optim: Literal["auto", "adamw_torch", "adamw_torch_fused", "adamw_8bit"] = "auto"
+    loss_weight: Positive = 1.0
+    """Accepted because guides name it: LLM and flow share no parameter, and Adam undoes a constant factor."""
+    bf16: bool | Literal["auto"] = "auto"
+    fp16: bool | Literal["auto"] = "auto"
+    """Both auto: bf16 from compute capability 8.0 up, fp16 with loss scaling below, fp32 on a CPU. Both false: fp32."""
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    torch_compile: bool = False
+    tokens_per_update: PositiveInt | Literal["auto"] = "auto"
+    """The effective batch: text and speech tokens between two updates, over all processes; auto: 2000, or less so that
+    an epoch has 4 updates."""
     max_tokens_per_batch: PositiveInt | Literal["auto"] = "auto"
-    """Text and speech tokens of one micro-batch, padding included; auto: at most 2000, 4 updates an epoch or more."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What one forward pass holds, padding included: memory, not learning. auto: what the card has room for."""
+    gradient_accumulation_steps: PositiveInt | Literal["auto"] = "auto"
+    """A number: tokens_per_update is that many times max_tokens_per_batch. auto: as many as it takes."""
+    dataloader_num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     logging_steps: PositiveInt = 5
+    eval_strategy: Literal["epoch", "steps"] = "epoch"
+    eval_steps: PositiveInt = 50
+    """Updates between two evaluations, for eval_strategy: steps. Each one leaves a checkpoint to choose from."""
+    save_steps: PositiveInt | None = None
+    """Updates between two checkpoints that are there to resume from alone; null: none but those of evaluations."""
     save_total_limit: PositiveInt = 3
-    """Checkpoints kept beside the best one; one is written after every epoch."""
+    """Checkpoints of evaluations kept beside the best one."""
+    report_to: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(default=["tensorboard"])
     early_stopping_patience: PositiveInt = 3
-    """Epochs without a better cv loss."""
+    """Evaluations without a better cv loss."""
     early_stopping_threshold: Annotated[float, Field(ge=0)] = 0.0
+    loss_floor: Annotated[float, Field(ge=0)] | None = None
+    """Training ends at the first evaluation before which the train loss was at or below it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """null: the recipe's."""
 
 
 class LlmTrainConfig(ModuleTrainConfig):
@@ -192,10 +223,42 @@ class FlowTrainConfig(ModuleTrainConfig):
     """Flow time steps drawn per cv clip: more make its loss less noisy."""
 
 
+class UpstreamTrainConfig(Section):
+    """For engine: upstream, in upstream's own words: a full fine-tune by its train.py."""
+
+    train_engine: Literal["torch_ddp", "deepspeed"] = "torch_ddp"
+    learning_rate: Positive = 1e-5
+    max_epoch: PositiveInt = 10
+    accum_grad: PositiveInt = 2
+    max_frames_in_batch: PositiveInt = 2000
+    log_interval: PositiveInt = 10
+    num_workers: Annotated[int, Field(ge=0)] = 1
+    """Each reads every clip while there are fewer parquet files than workers."""
+    prefetch: PositiveInt = 100
+    use_amp: bool = False
+    timeout_s: PositiveInt = 60
+
+
 class TrainConfig(Section):
-    modules: Annotated[list[Module], Field(min_length=1), AfterValidator(_each_once)] = Field(default=["llm", "flow"])
+    mode: Literal["joint", "llm_only", "flow_only"] = "joint"
+    """joint: both in one stage, each with its own learning rate, stop rule and best checkpoint."""
+    side_by_side: bool | Literal["auto"] = "auto"
+    """Both modules at the same time, in two processes; auto: where the GPU's memory has room for both."""
+    engine: Literal["cosytune", "upstream"] = "cosytune"
+    num_processes: PositiveInt | Literal["auto"] = "auto"
+    """Of each module, by torchrun; auto: one for each GPU."""
+    distributed: Literal["ddp", "deepspeed"] = "ddp"
+    """deepspeed: ZeRO-2, whose optimizer state is shared out among the processes."""
+    audio_samples: bool | Literal["auto"] = "auto"
+    """Let two cv texts be heard at every evaluation; auto: yes, but for low_memory."""
     llm: LlmTrainConfig = LlmTrainConfig()
     flow: FlowTrainConfig = FlowTrainConfig()
+    upstream: UpstreamTrainConfig = UpstreamTrainConfig()
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        by_mode: dict[str, tuple[Module, ...]] = {"llm_only": ("llm",), "flow_only": ("flow",)}
+        return by_mode.get(self.mode, ("llm", "flow"))
 
 
 class LoraPerModule(Section):
@@ -231,6 +294,10 @@ class Config(Section):
     """A model directory of your own instead of pretrained_models/<base's name>."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1986
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    hardware: str = "auto"
+    """auto: the card at hand settles what is auto in train.*; or a preset of tools/cosytune/presets by name."""
+    low_memory: bool = False
+    """For cards of 4 to 8 GB: the smallest batches, activations computed twice, no audio samples."""
     upstream: UpstreamConfig = UpstreamConfig()
     audio: AudioConfig = AudioConfig()
     transcribe: TranscribeConfig = TranscribeConfig()

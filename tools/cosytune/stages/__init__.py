@@ -40,7 +40,7 @@ STAGES = (
         (*_BASE, "seed", "language", "split"),
     ),
     Stage(4, "train", "features -> LoRA adapters of the LLM and the flow", (*_BASE, "seed", "device", "lora", "train")),
-    Stage(5, "select", "checkpoints -> the one to ship, and why", ("train.modules",)),
+    Stage(5, "select", "checkpoints -> the one to ship, and why", ("train.mode",)),
     Stage(
         6, "export", "the choice -> a voice bundle", (*_BASE, "language", "description", "licence", "consent", "export")
     ),

@@ -6,7 +6,7 @@ Every random draw comes with the batch. tests/unit/test_losses.py holds them aga
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,16 @@ import torch.nn.functional as F
 from cosytune.training.batches import SPEECH, TEXT, FlowBatch, LlmBatch
 
 
-def llm_loss(llm: Any, batch: LlmBatch) -> torch.Tensor:
+class Loss(NamedTuple):
+    """Of one micro-batch, on its device. total: the sum over its targets. correct: how many tokens the most probable
+    one was the right one for; None where nothing is told apart (flow).
+    """
+
+    total: torch.Tensor
+    correct: torch.Tensor | None = None
+
+
+def llm_loss(llm: Any, batch: LlmBatch) -> Loss:
     """Cross-entropy of the predicted speech tokens: upstream's Qwen2LM.forward without label smoothing.
 
     Upstream also computes the logits of the whole text vocabulary, and those of the speech tokens at every position;
@@ -34,10 +43,11 @@ def llm_loss(llm: Any, batch: LlmBatch) -> torch.Tensor:
     )
     hidden = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
     logits = llm.llm_decoder(hidden.flatten(0, 1).index_select(0, batch.target_at))
-    return F.cross_entropy(logits.float(), batch.target, reduction="sum")
+    total = F.cross_entropy(logits.float(), batch.target, reduction="sum")
+    return Loss(total, (logits.detach().argmax(dim=-1) == batch.target).sum())
 
 
-def flow_loss(flow: Any, batch: FlowBatch) -> torch.Tensor:
+def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
     """Squared error of the flow: upstream's CausalMaskedDiffWithXvec.forward and ConditionalCFM.compute_loss."""
     cfm = flow.decoder
     heard = _until(batch.tokens, batch.token.shape[1]).unsqueeze(-1)
@@ -66,7 +76,7 @@ def flow_loss(flow: Any, batch: FlowBatch) -> torch.Tensor:
         prompt * guided.view(-1, 1, 1),
         streaming=batch.streaming,
     )
-    return F.mse_loss(predicted.float() * mask, velocity * mask, reduction="sum")
+    return Loss(F.mse_loss(predicted.float() * mask, velocity * mask, reduction="sum"))
 
 
 def _until(lengths: torch.Tensor, positions: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Objective(nn.Module):
         self._loss = loss
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return self._loss(self.model.get_base_model(), batch)
+        return self._loss(self.model.get_base_model(), batch).total
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def assemble(
     """Put a module on its device. `key`: its section of the config, for error messages."""
     from transformers.optimization import get_scheduler
 
-    accelerator = _accelerator(device, settings.precision, key)
+    accelerator = _accelerator(device, _precision(settings), key)
     objective = Objective(model, loss)
     trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -155,6 +155,12 @@ def assemble(
     return Machine(accelerator, prepared, model, prepared_optimizer, scheduler, settings.max_grad_norm)
 
 
+def _precision(settings: ModuleTrainConfig) -> str:
+    if settings.bf16 is True or settings.fp16 is True:
+        return "bf16" if settings.bf16 is True else "fp16"
+    return "fp32" if settings.bf16 is False and settings.fp16 is False else "auto"
+
+
 def _accelerator(device: str, precision: str, key: str) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -164,7 +170,7 @@ def _accelerator(device: str, precision: str, key: str) -> Any:
         raise UserError("device = cuda: torch sees no GPU; see python -m cosytune.doctor, or set device=auto")
     on_gpu = has_gpu and device != "cpu"
     if precision == "fp16" and not on_gpu:
-        raise UserError(f"{key}.precision = fp16: only a GPU can; set {key}.precision=auto")
+        raise UserError(f"{key}.fp16 = true: only a GPU can; set {key}.fp16=auto")
     if precision == "auto":
         # T4 and V100 have no bf16; in software it is slower than fp32
         precision = ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16") if on_gpu else "fp32"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from cosytune.families import Family
@@ -15,6 +14,7 @@ from cosytune.schema import FlowTrainConfig, LlmTrainConfig
 from cosytune.training import batches, draws, losses
 from cosytune.training.batches import Batch, FlowBatch, LlmBatch
 from cosytune.training.draws import Epoch
+from cosytune.training.losses import Loss
 
 
 class Task(Protocol):
@@ -32,7 +32,7 @@ class Task(Protocol):
 
     def batch(self, clips: Sequence[Clip], epoch: Epoch) -> Batch: ...
 
-    def loss(self, module: nn.Module, batch: Any) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: Any) -> Loss:
         """The sum over the batch's targets, with upstream's own module."""
 
 
@@ -58,7 +58,7 @@ class LlmTask:
             return batches.interleaved_sequence(text, speech, self.family)
         return batches.plain_sequence(text, speech, self.family)
 
-    def loss(self, module: nn.Module, batch: LlmBatch) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: LlmBatch) -> Loss:
         return losses.llm_loss(module, batch)
 
 
@@ -87,5 +87,5 @@ class FlowTask:
         frames, num_mels = clip.mel.shape
         return draws.flow(epoch, clip.utt, frames, num_mels, self.guidance_dropout)
 
-    def loss(self, module: nn.Module, batch: FlowBatch) -> torch.Tensor:
+    def loss(self, module: nn.Module, batch: FlowBatch) -> Loss:
         return losses.flow_loss(module, batch)

@@ -152,7 +152,7 @@ def _plan(job: Job) -> Plan:
         utts=job.train.utts,
         lengths=[job.task.length(length) for length in job.train.lengths],
         max_tokens_per_batch=settings.max_tokens_per_batch,
-        accumulation=settings.gradient_accumulation_steps,
+        accumulation=1 if settings.gradient_accumulation_steps == "auto" else settings.gradient_accumulation_steps,
         num_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
         key=job.key,
