@@ -15,6 +15,7 @@ from cosytune.features import cache, onnx, speech
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import FlowTrainConfig, LlmTrainConfig, LoraConfig
 from cosytune.training import adapters, tasks, trainer
+from cosytune.training.hardware import Setup
 from cosytune.training.tasks import Task
 from cosytune.training.trainer import Job
 from cosytune.upstream import bridge
@@ -88,11 +89,25 @@ def make_job(
         directory=directory,
         settings=(configured := {"llm": LlmTrainConfig, "flow": FlowTrainConfig}[name](**settings)),
         task=_task(name, configured),
+        setup=_setup(configured),
         model=adapters.attach(_built(name, model_dir), lora, FAMILY.lora_targets[name], seed=5),
         seed=5,
         device="cpu",
         train=train,
         cv=cv,
+    )
+
+
+def _setup(settings: LlmTrainConfig | FlowTrainConfig) -> Setup:
+    """As on a CPU, with what the settings ask for by name."""
+    budget = settings.max_tokens_per_batch
+    return Setup(
+        precision="bf16" if settings.bf16 is True else "fp32",
+        max_tokens_per_batch=2000 if budget == "auto" else budget,
+        gradient_checkpointing=settings.gradient_checkpointing is True,
+        optim="adamw_torch" if settings.optim == "auto" else settings.optim,
+        num_workers=0 if settings.dataloader_num_workers == "auto" else settings.dataloader_num_workers,
+        audio_samples=False,
     )
 
 

@@ -39,6 +39,7 @@ def _job(context: Context, name: str) -> Any:
     """The module with fresh adapters, and the features that it is trained on."""
     from cosytune.features import cache
     from cosytune.training import adapters, tasks, trainer
+    from cosytune.training.hardware import Setup
     from cosytune.upstream import bridge
 
     config, model_dir = context.config, base.locate(context.config)
@@ -51,7 +52,9 @@ def _job(context: Context, name: str) -> Any:
     model = adapters.attach(module, lora, family.lora_targets[name], config.seed)
     print(adapters.describe(model, name))
     train, cv = (cache.open(path) for path in _features(context))
-    return trainer.Job(name, context.layout.module(name), model, task, settings, config.seed, config.device, train, cv)
+    return trainer.Job(
+        name, context.layout.module(name), model, task, settings, Setup(), config.seed, config.device, train, cv
+    )
 
 
 def _identity(context: Context, name: str) -> dict[str, Any]:

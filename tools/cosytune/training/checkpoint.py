@@ -80,7 +80,7 @@ def write(
             _write_synced(temporary / name, data)
         _write_synced(temporary / MANIFEST, _manifest(checkpoint, contents))
         files.fsync(temporary)
-        set_aside(checkpoint.path)
+        _make_way(checkpoint.path)
         temporary.rename(checkpoint.path)
         files.fsync(module_dir)
     except OSError as failure:
@@ -156,6 +156,14 @@ def _write_synced(path: Path, data: bytes) -> None:
     files.fsync(path)
 
 
+def _make_way(path: Path) -> None:
+    """A sound checkpoint of the same update is replaced: it had no cv loss yet. A damaged one is kept."""
+    if path.exists() and _fault(path) is None:
+        _remove(path, ".old.tmp")
+    else:
+        set_aside(path)
+
+
 def set_aside(path: Path) -> None:
     """Keep a checkpoint that is damaged or in the way under another name, by which `find` does not know it."""
     if path.exists():
@@ -167,9 +175,9 @@ def _aside(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.damaged-{number}")
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, suffix: str = ".tmp") -> None:
     """Renamed first: a run killed while it removes leaves nothing that looks like a damaged checkpoint."""
-    leaving = path.with_name(f".{path.name}.tmp")
+    leaving = path.with_name(f".{path.name}{suffix}")
     path.rename(leaving)
     shutil.rmtree(leaving)
 

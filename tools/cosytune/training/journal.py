@@ -7,15 +7,24 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cosytune import files
 from cosytune.training.plan import Plan
+from cosytune.training.position import Position
 
 HISTORY = "history.jsonl"
 _PROGRESS_S = 5.0
+
+
+def open(
+    directory: Path, name: str, plan: Plan, position: Position, report_to: Sequence[str], is_first: bool
+) -> Journal:
+    """The journal of a run that goes on from `position`; of ranks other than the first, one that says nothing."""
+    return Journal(directory, name, plan, position.update)
 
 
 class Journal:
@@ -44,8 +53,16 @@ class Journal:
         """One line at INFO in train.log and on the terminal."""
         self._log.info(text)
 
-    def train(self, update: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
-        """The mean loss since the last such line."""
+    def train(
+        self,
+        update: int,
+        loss: float,
+        accuracy: float | None,
+        learning_rate: float,
+        gradient_norm: float,
+        tokens: int,
+    ) -> None:
+        """The mean loss since the last such line, and the tokens trained on since then."""
         epoch = self._epoch(update)
         # fp16: the first gradients overflow until the loss is scaled down
         norm = gradient_norm if math.isfinite(gradient_norm) else None
@@ -57,7 +74,10 @@ class Journal:
         if time.monotonic() - self._spoken_s > _PROGRESS_S:
             self._progress(update, "training")
 
-    def cv(self, update: int, loss: float, remark: str) -> None:
+    def skipped(self, update: int, what: str) -> None:
+        self.say(f"update {update} skipped: {what}")
+
+    def cv(self, update: int, loss: float, accuracy: float | None, remark: str) -> None:
         """The cross-validation loss after `update` (0: the untuned base); one that is not finite is only said."""
         if math.isfinite(loss):  # JSON has no NaN, and a curve no place for it
             self._record(update, self._epoch(update), "cv", loss)

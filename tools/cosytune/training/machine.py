@@ -1,101 +1,178 @@
-"""A model with adapters and its settings -> Accelerate, optimizer and schedule: what turns a batch into an update."""
+"""A model with adapters and its settings -> precision, optimizer and schedule: what turns micro-batches into an update.
+
+On a GPU nothing in an update waits for it: losses, gradient norm and whether all of it was finite stay on the device,
+where a fused optimizer reads them, until `Outcome.read` fetches them; the trainer does so one update later.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from cosytune import files
-from cosytune.errors import UserError
 from cosytune.schema import ModuleTrainConfig
 from cosytune.training import adapters
 from cosytune.training.batches import Batch
+from cosytune.training.distributed import Ranks
+from cosytune.training.hardware import Setup
+from cosytune.training.losses import Loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 STATE = "state.pt"
+_STOP, _NO_ROOM = 1, 2
+Objective = Callable[[nn.Module, Any], Loss]
+ShouldStop = Callable[[], bool]
 
 
-class Objective(nn.Module):
-    """Adapters and loss as one module, so that whatever wraps it (autocast, later DDP) sees every forward pass."""
+class OutOfMemory(Exception):  # noqa: N818 - answered by smaller micro-batches
+    """There was no room for a micro-batch, on this rank or on another. Nothing was learned."""
 
-    def __init__(self, model: PeftModel, loss: Callable[[nn.Module, Any], torch.Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._loss = loss
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return self._loss(self.model.get_base_model(), batch).total
+class Interrupted(Exception):  # noqa: N818 - what was asked for
+    """A rank was told to stop on its way. Nothing was learned."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """Of one update or one evaluation. total: the sum of the losses; correct: right tokens, None for the flow.
+
+    is_sound: all of it was finite. An overflow that only the loss scaling caused counts as sound: it is scaled less.
+    """
+
+    total: float
+    targets: int
+    correct: int | None
+    gradient_norm: float = math.nan
+    is_sound: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one update: sum of the losses, target values, norm of the mean's gradient, whether all of it was finite."""
+    """An update whose figures may still be on their way from the GPU.
 
-    total: float
-    targets: int
-    gradient_norm: float
-    is_sound: bool
+    figures: float64 [5] on the device: total, targets, correct (-1: none), gradient norm, 1 where it was sound.
+    """
+
+    figures: torch.Tensor
+
+    def read(self) -> Values:
+        total, targets, correct, norm, sound = self.figures.tolist()
+        return Values(total, round(targets), None if correct < 0 else round(correct), norm, bool(sound))
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What one module is trained with."""
+class Machine(Protocol):
+    """What the loop needs; `Plain` is one, ZeRO another."""
 
-    accelerator: Any
-    objective: nn.Module
+    device: torch.device
+    ranks: Ranks
+    is_asynchronous: bool
+
+    def update(self, micro_batches: Sequence[Batch], should_stop: ShouldStop) -> Outcome:
+        """One optimizer step, none where it is not sound; the schedule goes on. Raises OutOfMemory, Interrupted."""
+
+    def evaluate(self, micro_batches: Sequence[Callable[[], Batch]], should_stop: ShouldStop) -> Values:
+        """Losses over this rank's and all others' micro-batches, nothing dropped out, nothing learned."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    def contents(self, position: Mapping[str, Any]) -> dict[str, bytes]:
+        """The files of a checkpoint: every rank has to ask. The same bytes for the same state."""
+
+    def restore(self, checkpoint_dir: Path) -> dict[str, Any]:
+        """Take a checkpoint's state on; returns its position."""
+
+
+@dataclass
+class Plain:
+    """PyTorch alone: autocast, loss scaling for fp16, one exchange of gradients an update between ranks.
+
+    The gradients are exchanged by hand and not by DistributedDataParallel: ranks have unequal numbers of micro-batches,
+    and one that ran out of memory or was told to stop says so before anything is exchanged, so that nobody hangs.
+    """
+
     model: PeftModel
-    optimizer: Any
+    objective: Objective
+    settings: ModuleTrainConfig
+    setup: Setup
+    device: torch.device
+    ranks: Ranks
+    optimizer: torch.optim.Optimizer
     scheduler: Any
-    max_grad_norm: float
+    scaler: torch.amp.grad_scaler.GradScaler | None
+    parameters: list[nn.Parameter]
+    is_asynchronous: bool = field(init=False)
 
-    def update(self, micro_batches: Sequence[Batch]) -> Outcome:
-        """One optimizer step; the adapters stay as they are when the outcome is not sound, the schedule goes on."""
-        self.objective.train()
-        total = 0.0
-        targets = sum(batch.targets for batch in micro_batches)
-        for number, batch in enumerate(micro_batches, start=1):
-            is_last = number == len(micro_batches)
-            with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.objective):
-                loss = self.objective(batch.to(self.accelerator.device))
-                self.accelerator.backward(loss / targets)
-            total += loss.item()
-        norm = float(self.accelerator.clip_grad_norm_(self._trainable(), self.max_grad_norm))
-        has_scaler = self.accelerator.scaler is not None  # it skips overflows itself, and scales less from then on
-        is_sound = math.isfinite(total) and (math.isfinite(norm) or has_scaler)
-        if is_sound or has_scaler:
-            self.optimizer.step()
+    def __post_init__(self) -> None:
+        # Other ranks' troubles have to be known before the next update, an optimizer that is not fused has to be told.
+        self.is_asynchronous = self.device.type == "cuda" and self.ranks.size == 1 and self._is_fused
+
+    def update(self, micro_batches: Sequence[Batch], should_stop: ShouldStop) -> Outcome:
+        self.model.train()
+        targets = self.ranks.sum(self._count(sum(batch.targets for batch in micro_batches)))
+        figures = torch.zeros(3, dtype=torch.float64, device=self.device)  # total, right, and whether they are counted
+        trouble = 0
+        try:
+            for batch in micro_batches:
+                if should_stop():
+                    trouble = _STOP
+                    break
+                loss = self._forward(batch)
+                self._scaled(loss.total * self.settings.loss_weight / targets).backward()
+                _add(figures, loss)
+        except (RuntimeError, MemoryError) as failure:
+            trouble = _memory_trouble(failure)
+        self._agree(trouble)
+        self.ranks.sum_gradients(self.parameters)
+        self.ranks.sum(figures)
+        norm = self._clipped_norm()
+        is_sound = torch.isfinite(figures[0])
+        if self.scaler is None:  # it skips overflows of its own making itself, and scales less from then on
+            is_sound = is_sound & torch.isfinite(norm)
+        self._step(is_sound)
         self.optimizer.zero_grad()
         self.scheduler.step()
-        return Outcome(total, targets, norm, is_sound)
+        correct = torch.where(figures[2] > 0, figures[1], -1.0)
+        return Outcome(torch.stack([figures[0], targets.double(), correct, norm.double(), is_sound.double()]))
 
-    def loss(self, micro_batches: Sequence[Batch]) -> float:
-        """The mean loss over all targets, nothing dropped out, nothing learnt."""
-        self.objective.eval()
+    def evaluate(self, micro_batches: Sequence[Callable[[], Batch]], should_stop: ShouldStop) -> Values:
+        self.model.eval()
+        figures = torch.zeros(4, dtype=torch.float64, device=self.device)
+        trouble = 0
         with torch.no_grad():
-            total = sum(float(self.objective(batch.to(self.accelerator.device))) for batch in micro_batches)
-        return total / sum(batch.targets for batch in micro_batches)
+            for number in range(self.ranks.most(len(micro_batches), self.device)):
+                self._agree(trouble or int(should_stop()))
+                try:
+                    if number < len(micro_batches):
+                        batch = micro_batches[number]()
+                        _add(figures, self._forward(batch))
+                        figures[3] += batch.targets
+                except (RuntimeError, MemoryError) as failure:
+                    trouble = _memory_trouble(failure)
+        self._agree(trouble)
+        self.ranks.wait()
+        total, correct, counted, targets = self.ranks.sum(figures).tolist()
+        return Values(total, round(targets), round(correct) if counted else None)
 
     @property
     def learning_rate(self) -> float:
         return float(self.scheduler.get_last_lr()[0])
 
     def contents(self, position: Mapping[str, Any]) -> dict[str, bytes]:
-        """The files of a checkpoint. The same bytes for the same state."""
-        scaler = self.accelerator.scaler
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "rng": torch.get_rng_state(),
             "position": dict(position),
         }
@@ -104,19 +181,82 @@ class Machine:
         return {**adapters.contents(self.model), STATE: stream.getvalue()}
 
     def restore(self, checkpoint_dir: Path) -> dict[str, Any]:
-        """Take a checkpoint's state on; returns its position."""
         adapters.restore(self.model, checkpoint_dir)
         state = files.read_torch(checkpoint_dir / STATE)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"])
-        position: dict[str, Any] = state["position"]
-        return position
+        found: dict[str, Any] = state["position"]
+        return found
 
-    def _trainable(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+    @property
+    def _is_fused(self) -> bool:
+        return bool(self.optimizer.defaults.get("fused"))
+
+    def _forward(self, batch: Batch) -> Loss:
+        with autocast(self.device, self.setup.precision):
+            return self.objective(self.model.get_base_model(), batch.to(self.device))
+
+    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        if self.scaler is None:
+            return loss
+        scaled: torch.Tensor = self.scaler.scale(loss)
+        return scaled
+
+    def _clipped_norm(self) -> torch.Tensor:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        norm: torch.Tensor = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        return norm
+
+    def _step(self, is_sound: torch.Tensor) -> None:
+        """Step unless it is not sound; a fused optimizer looks by itself, and nobody waits for the GPU."""
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)  # it knows its own overflows
+            self.scaler.update()
+        elif self.device.type == "cuda" and self._is_fused:
+            # As torch's GradScaler does it: the kernel leaves weights and state alone where found_inf is 1.
+            self.optimizer.found_inf = (~is_sound).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+            del self.optimizer.found_inf  # type: ignore[attr-defined]
+        elif bool(is_sound):
+            self.optimizer.step()
+
+    def _agree(self, trouble: int) -> None:
+        """What happened to one rank happened to all."""
+        worst = self.ranks.most(trouble, self.device)
+        if worst:
+            self.optimizer.zero_grad()
+            raise OutOfMemory if worst == _NO_ROOM else Interrupted
+
+    def _count(self, number: int) -> torch.Tensor:
+        return torch.tensor(float(number), device=self.device)
+
+
+def assemble(
+    model: PeftModel,
+    objective: Objective,
+    settings: ModuleTrainConfig,
+    setup: Setup,
+    total_updates: int,
+    device: torch.device,
+    ranks: Ranks,
+) -> Plain:
+    """Put a module on its device, with optimizer and schedule."""
+    model.to(device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = _optimizer(parameters, settings, setup)
+    scaler = torch.amp.grad_scaler.GradScaler(device.type) if setup.precision == "fp16" else None
+    scheduler = _scheduler(optimizer, settings, total_updates)
+    return Plain(model, objective, settings, setup, device, ranks, optimizer, scheduler, scaler, parameters)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What a forward pass runs in; fp32: as it is."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def position(checkpoint_dir: Path) -> dict[str, Any]:
@@ -125,59 +265,44 @@ def position(checkpoint_dir: Path) -> dict[str, Any]:
     return found
 
 
-def assemble(
-    model: PeftModel,
-    loss: Callable[[nn.Module, Any], torch.Tensor],
-    settings: ModuleTrainConfig,
-    total_updates: int,
-    device: str,
-    key: str,
-) -> Machine:
-    """Put a module on its device. `key`: its section of the config, for error messages."""
+def _memory_trouble(failure: Exception) -> int:
+    """CUDA's own error, or what torch says when a CPU has no memory left; any other is raised again."""
+    said = str(failure)
+    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said:
+        return _NO_ROOM
+    raise failure
+
+
+def _add(figures: torch.Tensor, loss: Loss) -> None:
+    figures[0] += loss.total.detach()
+    if loss.correct is not None:
+        figures[1] += loss.correct
+        figures[2] += 1
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: ModuleTrainConfig, setup: Setup) -> torch.optim.Optimizer:
+    adam: Any = partial(torch.optim.AdamW, fused=setup.optim == "adamw_torch_fused")
+    if setup.optim == "adamw_8bit":
+        from bitsandbytes.optim.adamw import AdamW8bit  # 2 s
+
+        adam = AdamW8bit
+    made: torch.optim.Optimizer = adam(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    return made
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, settings: ModuleTrainConfig, total_updates: int) -> Any:
     from transformers.optimization import get_scheduler
 
-    accelerator = _accelerator(device, _precision(settings), key)
-    objective = Objective(model, loss)
-    trainable = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        fused=accelerator.device.type == "cuda",
-    )
-    scheduler = get_scheduler(
+    return get_scheduler(
         settings.lr_scheduler_type,
         optimizer,
-        num_warmup_steps=int(settings.warmup_ratio * total_updates),
+        num_warmup_steps=settings.warmup_steps or int(settings.warmup_ratio * total_updates),
         num_training_steps=total_updates,
+        scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs),
     )
-    prepared, prepared_optimizer = accelerator.prepare(objective, optimizer)
-    return Machine(accelerator, prepared, model, prepared_optimizer, scheduler, settings.max_grad_norm)
-
-
-def _precision(settings: ModuleTrainConfig) -> str:
-    if settings.bf16 is True or settings.fp16 is True:
-        return "bf16" if settings.bf16 is True else "fp16"
-    return "fp32" if settings.bf16 is False and settings.fp16 is False else "auto"
-
-
-def _accelerator(device: str, precision: str, key: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise UserError("device = cuda: torch sees no GPU; see python -m cosytune.doctor, or set device=auto")
-    on_gpu = has_gpu and device != "cpu"
-    if precision == "fp16" and not on_gpu:
-        raise UserError(f"{key}.fp16 = true: only a GPU can; set {key}.fp16=auto")
-    if precision == "auto":
-        # T4 and V100 have no bf16; in software it is slower than fp32
-        precision = ("bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16") if on_gpu else "fp32"
-    AcceleratorState._reset_state(reset_partial_state=True)  # else the first module's precision would hold for both
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision="no" if precision == "fp32" else precision)
-    if accelerator.num_processes > 1:
-        raise UserError(
-            f"{accelerator.num_processes} processes: training uses one for now; start it without a launcher"
-        )
-    return accelerator

@@ -6,13 +6,15 @@ its micro-batches. So a run that was stopped and resumed equals one that was not
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,17 +22,22 @@ from cosytune import files
 from cosytune.errors import UserError
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import ModuleTrainConfig
-from cosytune.training import checkpoint, draws, machine, plan, signals
-from cosytune.training.batches import Batch
+from cosytune.training import checkpoint, distributed, draws, journal, loader, machine, plan, resume, signals
 from cosytune.training.draws import Epoch
+from cosytune.training.hardware import Setup
 from cosytune.training.journal import Journal
-from cosytune.training.machine import Machine
-from cosytune.training.plan import MicroBatch, Plan
-from cosytune.training.position import Mean, Position
+from cosytune.training.loader import Part
+from cosytune.training.machine import Interrupted, Machine, Outcome, OutOfMemory, Values
+from cosytune.training.plan import MicroBatch, Plan, Update
+from cosytune.training.position import Position
+from cosytune.training.signals import Request
 from cosytune.training.tasks import Task
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+Listen = Callable[["PeftModel", int, Journal, Callable[[], bool]], None]
+"""(model, update, journal, should stop): lets some texts be heard."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,13 @@ class Job:
     model: PeftModel
     task: Task
     settings: ModuleTrainConfig
+    setup: Setup
     seed: int
     device: str
     train: FeatureCache
     cv: FeatureCache
+    distributed: str = "ddp"
+    listen: Listen | None = None
 
     @property
     def key(self) -> str:
@@ -61,164 +71,265 @@ class Stopped(Exception):  # noqa: N818 - no error: what was asked for
 
 
 def train(job: Job) -> Position:
-    """Train to the end, from the newest sound checkpoint if there is one.
+    """Train to the end, from the newest sound checkpoint if there is one; in every process that torchrun started.
 
-    Raises Stopped after a signal; UserError when there is too little data, no disk space, or no finite loss.
+    Raises Stopped after a signal; UserError when there is too little data, no disk space, no memory for one clip, or
+    no finite loss.
     """
-    planned = _plan(job)
-    tools = machine.assemble(job.model, job.task.loss, job.settings, planned.total_updates, job.device, job.key)
-    position = _resume(job, tools)
-    with Journal(job.directory, job.name, planned, position.update) as journal, signals.listening() as stop:
-        _announce(job, planned, position, journal)
-        if position.update == 0:
-            journal.cv(0, _untuned_loss(job, tools, planned), "the untuned base")
-        while not _finished(position, planned, job.settings):
-            epoch = Epoch(job.seed, position.update // planned.updates_per_epoch)
-            updates = _updates(job, planned, epoch)
-            for update in updates[position.update % planned.updates_per_epoch :]:
-                _update(job, tools, position, epoch, update, journal)
-                if _ends_epoch(position, planned):
-                    break
-                if stop.received:
-                    _save(job, tools, position, epoch, math.nan, math.nan)
-                    raise Stopped(stop.received)
-            _end_epoch(job, tools, planned, position, epoch, journal)
-            if stop.received:
-                raise Stopped(stop.received)
-        if position.best_update is None:
-            raise UserError(
-                f"{job.name}: no epoch had a finite cv loss: the adapters diverged; lower {job.key}.learning_rate"
-            )
-        journal.say(_outcome(position))
-    return position
-
-
-def _update(
-    job: Job, tools: Machine, position: Position, epoch: Epoch, update: Sequence[MicroBatch], journal: Journal
-) -> None:
-    torch.manual_seed(draws.torch_seed(epoch, position.update))  # dropout
-    micro_batches = _batches(job.task, job.train, update, epoch)
-    learning_rate = tools.learning_rate
-    outcome = tools.update(micro_batches)
-    if outcome.is_sound:
-        position.trained(outcome.total, outcome.targets)
-    else:
-        journal.say(f"update {position.update + 1} skipped: loss {outcome.total}, gradient {outcome.gradient_norm}")
-        position.failed([job.train.utts[index] for indices in update for index in indices], job.key)
-    if position.since_log.targets and (position.update == 1 or position.update % job.settings.logging_steps == 0):
-        journal.train(position.update, position.since_log.take(), learning_rate, outcome.gradient_norm)
-    else:
-        journal.alive(position.update)
-
-
-def _end_epoch(job: Job, tools: Machine, planned: Plan, position: Position, epoch: Epoch, journal: Journal) -> None:
-    train_loss = position.in_epoch.take()
-    cv_loss = _cv_loss(job, tools, planned)
-    is_best = position.ended_epoch(cv_loss, job.settings)
-    remark = "the best so far" if is_best else f"the best is still update {position.best_update}"
-    journal.cv(position.update, cv_loss, f"epoch {epoch.number + 1}, train loss {train_loss:.4f}, {remark}")
-    _save(job, tools, position, epoch, cv_loss, train_loss)
-    checkpoint.prune(job.directory, job.settings.save_total_limit, position.best_update)
-
-
-def _cv_loss(job: Job, tools: Machine, planned: Plan) -> float:
-    """The mean loss over the cv clips, with the same draws every time."""
-    lengths = [job.task.length(length) for length in job.cv.lengths]
-    micro_batches = []
-    for epoch in draws.cv_epochs(job.task.cv_parts):
-        coin = partial(job.task.coin, epoch)
-        cut = plan.cv_batches(job.cv.utts, lengths, planned.max_tokens_per_batch, coin)
-        micro_batches += _batches(job.task, job.cv, cut, epoch)
-    return tools.loss(micro_batches)
-
-
-def _untuned_loss(job: Job, tools: Machine, planned: Plan) -> float:
-    cv_loss = _cv_loss(job, tools, planned)
-    if not math.isfinite(cv_loss):
-        raise UserError(
-            f"{job.name}: the untuned base's cv loss is {cv_loss}: the features of a cv clip or the base's weights are "
-            f"damaged; run stage 3 (pack) again, or set {job.key}.precision=fp32"
+    with signals.listening() as stop:
+        device = torch.device("cuda" if job.device != "cpu" and torch.cuda.is_available() else "cpu")
+        ranks = distributed.join(device)
+        planned = _plan(job)
+        tools = machine.assemble(
+            job.model, job.task.loss, job.settings, job.setup, planned.total_updates, device, ranks
         )
-    return cv_loss
+        found = ranks.from_first(partial(resume.find, job.directory))
+        position = Position.read(tools.restore(found)) if found else Position()
+        with journal.open(job.directory, job.name, planned, position, job.settings.report_to, ranks.is_first) as notes:
+            return Run(job, tools, planned, position, notes, stop).go()
 
 
-def _batches(task: Task, features: FeatureCache, update: Sequence[MicroBatch], epoch: Epoch) -> list[Batch]:
-    return [task.batch([features[index] for index in indices], epoch) for indices in update]
+@dataclass(frozen=True)
+class _Launched:
+    """An update whose figures were not read yet, and the learning rate that it was made with."""
+
+    outcome: Outcome
+    clips: list[int]
+    learning_rate: float
+
+
+@dataclass
+class Run:
+    """One training run on its way.
+
+    waiting: updates whose figures were not read yet. tokens: trained on since the last line that said how fast. saved:
+    the update of the newest checkpoint.
+    """
+
+    job: Job
+    tools: Machine
+    plan: Plan
+    position: Position
+    notes: Journal
+    stop: Request
+    waiting: list[_Launched] = field(default_factory=list)
+    tokens: int = 0
+    saved: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saved = self.position.update
+
+    def go(self) -> Position:
+        """From where the position is to the end."""
+        self._announce()
+        try:
+            while True:
+                if self.position.evaluated < self.position.update and self._is_border(self.position.update):
+                    self._evaluate()
+                if self._is_finished():
+                    break
+                self._to_the_next_border()
+        except Interrupted:
+            self._settle()
+            if self.saved < self.position.update:
+                self._save()
+        if received := self.tools.ranks.most(self.stop.received or 0, self.tools.device):
+            raise Stopped(signal.Signals(received))
+        if self.position.best_update is None:
+            raise UserError(
+                f"{self.job.name}: no evaluation had a finite cv loss: the adapters diverged; "
+                f"lower {self.job.key}.learning_rate"
+            )
+        self.notes.say(_outcome(self.position))
+        return self.position
+
+    def _to_the_next_border(self) -> None:
+        """Train until an evaluation is due, or the epoch has ended, or memory ran short."""
+        first, settings = self.position.update, self.job.settings
+        epoch = Epoch(self.job.seed, first // self.plan.updates_per_epoch)
+        updates = _updates(self.job, self.plan, epoch)[first % self.plan.updates_per_epoch :]
+        with self._parts(updates, epoch) as parts:
+            for number, (update, part) in enumerate(zip(updates, parts, strict=False), start=first + 1):
+                try:
+                    self._launch(epoch, number, update, part)
+                except OutOfMemory:
+                    self._settle()
+                    self._cut_budget(plan.within(update, self.plan.lengths, self._budget), self.job.train, "training")
+                    return
+                if self._is_border(number):
+                    break
+                if settings.save_steps and number % settings.save_steps == 0:
+                    self._settle()
+                    self._save()
+        self._settle()
+
+    def _parts(self, updates: Sequence[Update], epoch: Epoch) -> AbstractContextManager[Iterator[Part]]:
+        """What this rank does of each update."""
+        job, ranks = self.job, self.tools.ranks
+        shares = [plan.share(update, self.plan.lengths, self._budget, ranks.size)[ranks.rank] for update in updates]
+        is_on_gpu = self.tools.device.type == "cuda"
+        return loader.load(job.task, job.train, shares, epoch, job.setup.num_workers, pin_memory=is_on_gpu)
+
+    def _launch(self, epoch: Epoch, number: int, update: Update, part: Part) -> None:
+        """Start one update; read what came of the one before it, or of this one where nothing runs ahead."""
+        torch.manual_seed(draws.torch_seed(epoch, number) + self.tools.ranks.rank)  # dropout
+        learning_rate = self.tools.learning_rate
+        outcome = self.tools.update(part.micro_batches, self._should_stop)
+        clips = [index for batch in update for index in batch]
+        self.waiting.append(_Launched(outcome, clips, learning_rate))
+        self._settle(keep=1 if self.tools.is_asynchronous else 0)
+
+    def _settle(self, keep: int = 0) -> None:
+        """Take the figures of launched updates in, of all but the last `keep`."""
+        while len(self.waiting) > keep:
+            self._take_in(self.waiting.pop(0))
+
+    def _take_in(self, launched: _Launched) -> None:
+        values = launched.outcome.read()
+        position, job = self.position, self.job
+        self.tokens += sum(self.plan.lengths[index] for index in launched.clips)
+        if values.is_sound:
+            position.trained(values)
+        else:
+            self.notes.skipped(position.update + 1, f"loss {values.total}, gradient {values.gradient_norm}")
+            position.failed([job.train.utts[index] for index in launched.clips], job.key)
+        is_due = position.update == 1 or position.update % job.settings.logging_steps == 0
+        if is_due and position.since_log.targets:
+            mean, tokens, self.tokens = position.since_log.take(), self.tokens, 0
+            rate = launched.learning_rate
+            self.notes.train(position.update, mean.loss, mean.accuracy, rate, values.gradient_norm, tokens)
+        else:
+            self.notes.alive(position.update)
+
+    def _evaluate(self) -> None:
+        """The loss over the cv clips, a checkpoint, and something to hear."""
+        values = self._cv()
+        position, cv_loss = self.position, values.total / values.targets
+        accuracy = None if values.correct is None else values.correct / values.targets
+        if position.update == 0:
+            self._require_finite(cv_loss)
+            position.evaluated = 0
+            self.notes.cv(0, cv_loss, accuracy, "the untuned base")
+        else:
+            train_loss = position.since_evaluation.take().loss
+            is_best = position.was_evaluated(cv_loss, train_loss, self.job.settings)
+            remark = "the best so far" if is_best else f"the best is still update {position.best_update}"
+            said = f"epoch {self._epoch}, train loss {train_loss:.4f}, {remark}"
+            self.notes.cv(position.update, cv_loss, accuracy, said)
+            self._save(cv_loss, train_loss)
+        if self.job.listen and self.tools.ranks.is_first:
+            self.job.listen(self.job.model, position.update, self.notes, self._should_stop)
+        self.tools.ranks.wait()
+
+    def _cv(self) -> Values:
+        """With the same draws every time, so that two losses can be compared."""
+        ranks = self.tools.ranks
+        while True:
+            cuts = _cv_batches(self.job, self._budget)
+            make = [partial(loader.batch_of, self.job.task, self.job.cv, indices, epoch) for indices, epoch in cuts]
+            try:
+                return self.tools.evaluate(make[ranks.rank :: ranks.size], self._should_stop)
+            except OutOfMemory:
+                self._cut_budget([indices for indices, _ in cuts], self.job.cv, "cross-validation")
+
+    def _save(self, cv_loss: float = math.nan, train_loss: float = math.nan) -> None:
+        """A checkpoint; without losses it is there to resume from alone."""
+        job, update, epoch = self.job, self.position.update, self._epoch
+        contents = self.tools.contents(asdict(self.position))
+
+        def write() -> None:
+            checkpoint.write(job.directory, contents, update, epoch, cv_loss, train_loss)
+            checkpoint.prune(job.directory, job.settings.save_total_limit, self.position.best_update)
+
+        self.tools.ranks.from_first(write)
+        self.saved = update
+
+    def _cut_budget(self, batches: Sequence[MicroBatch], features: FeatureCache, what: str) -> None:
+        """Half the micro-batches' size. The updates stay what they are, so only the speed changes.
+
+        Raises UserError when each clip has a micro-batch of its own already.
+        """
+        lengths = [self.job.task.length(length) for length in features.lengths]
+        longest = max(batches, key=lambda batch: plan.padded_tokens(batch, lengths))
+        tokens = plan.padded_tokens(longest, lengths)
+        if all(len(batch) == 1 for batch in batches):
+            raise UserError(
+                f"{self.job.name}: out of memory in {what} with one clip alone, '{features.utts[longest[0]]}', "
+                f"{tokens} tokens; set low_memory=true or {self.job.key}.gradient_checkpointing=true, or have "
+                "shorter clips with audio.segment.max_s and audio.max_duration_s"
+            )
+        self.position.budget = min(tokens, self._budget) // 2
+        self.notes.say(f"out of memory in {what}: micro-batches of {self.position.budget} tokens from now on")
+        gc.collect()
+        if self.tools.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _announce(self) -> None:
+        """Say, and write to plan.json, what training will do."""
+        first = _updates(self.job, self.plan, Epoch(self.job.seed, 0))
+        summary = self.plan.summary(self.job.name, len(self.job.cv), first)
+        if self.tools.ranks.is_first:
+            files.write_json(self.job.directory / "plan.json", summary)
+        self.notes.say(plan.SUMMARY.format(**summary))
+        setup, processes = self.job.setup, self.tools.ranks.size
+        self.notes.say(
+            f"{self.tools.device.type}, {setup.precision}, {setup.optim}, at most {self._budget} tokens at once"
+            + (", activations computed twice" if setup.gradient_checkpointing else "")
+            + (f", {processes} processes" if processes > 1 else "")
+        )
+        if self.position.update:
+            self.notes.say(f"goes on from update {self.position.update}")
+
+    def _require_finite(self, cv_loss: float) -> None:
+        if not math.isfinite(cv_loss):
+            raise UserError(
+                f"{self.job.name}: the untuned base's cv loss is {cv_loss}: the features of a cv clip or the base's "
+                f"weights are damaged; run stage 3 (pack) again, or set {self.job.key}.bf16=false "
+                f"{self.job.key}.fp16=false"
+            )
+
+    def _is_border(self, update: int) -> bool:
+        """Whether an evaluation is due after this update."""
+        every = {"epoch": self.plan.updates_per_epoch, "steps": self.job.settings.eval_steps}
+        return update % every[self.job.settings.eval_strategy] == 0 or update == self.plan.total_updates
+
+    def _is_finished(self) -> bool:
+        has_no_gain = self.position.evaluations_without_gain >= self.job.settings.early_stopping_patience
+        return self.position.update >= self.plan.total_updates or has_no_gain or self.position.is_at_floor
+
+    def _should_stop(self) -> bool:
+        return self.stop.received is not None
+
+    @property
+    def _budget(self) -> int:
+        """Tokens of a micro-batch."""
+        return min(self.position.budget or self.plan.max_tokens_per_batch, self.plan.max_tokens_per_batch)
+
+    @property
+    def _epoch(self) -> int:
+        """The epoch, from 1, that the last update belonged to."""
+        return -(-self.position.update // self.plan.updates_per_epoch)
 
 
 def _plan(job: Job) -> Plan:
-    settings = job.settings
-    return plan.make(
-        utts=job.train.utts,
-        lengths=[job.task.length(length) for length in job.train.lengths],
-        max_tokens_per_batch=settings.max_tokens_per_batch,
-        accumulation=1 if settings.gradient_accumulation_steps == "auto" else settings.gradient_accumulation_steps,
-        num_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        key=job.key,
-    )
+    lengths = [job.task.length(length) for length in job.train.lengths]
+    return plan.make(job.train.utts, lengths, job.settings, job.setup.max_tokens_per_batch, job.key)
 
 
-def _updates(job: Job, planned: Plan, epoch: Epoch) -> list[plan.Update]:
+def _updates(job: Job, planned: Plan, epoch: Epoch) -> list[Update]:
     return planned.epoch(epoch, partial(job.task.coin, epoch))
 
 
-def _resume(job: Job, tools: Machine) -> Position:
-    checkpoint.remove_leftovers(job.directory)
-    found = checkpoint.find(job.directory)
-    updates = {one.update for one in found}
-    # One that calls a damaged checkpoint the best is no place to go on from: the best would be lost without a word.
-    usable = [one for one in found if machine.position(one.path)["best_update"] in updates | {None}]
-    for late in found[found.index(usable[-1]) + 1 if usable else 0 :]:
-        print(f"set aside: {late.path}: its best checkpoint is damaged or gone, and is trained again")
-        checkpoint.set_aside(late.path)
-    if not usable:
-        return Position()
-    values = tools.restore(usable[-1].path)
-    means = {name: Mean(**values[name]) for name in ("since_log", "in_epoch")}
-    return Position(**{**values, **means})
-
-
-def _save(job: Job, tools: Machine, position: Position, epoch: Epoch, cv_loss: float, train_loss: float) -> None:
-    contents = tools.contents(asdict(position))
-    checkpoint.write(job.directory, contents, position.update, epoch.number + 1, cv_loss, train_loss)
-
-
-def _ends_epoch(position: Position, planned: Plan) -> bool:
-    return position.update % planned.updates_per_epoch == 0 or position.update == planned.total_updates
-
-
-def _finished(position: Position, planned: Plan, settings: ModuleTrainConfig) -> bool:
-    is_through = position.update >= planned.total_updates
-    return is_through or position.epochs_without_gain >= settings.early_stopping_patience
-
-
-def _announce(job: Job, planned: Plan, position: Position, journal: Journal) -> None:
-    """Say, and write to plan.json, what training will do."""
-    first = _updates(job, planned, Epoch(job.seed, 0))
-    summary: dict[str, Any] = {
-        "module": job.name,
-        "clips": len(planned.utts),
-        "tokens": sum(planned.lengths),
-        "cv_clips": len(job.cv),
-        "max_tokens_per_batch": planned.max_tokens_per_batch,
-        "gradient_accumulation_steps": planned.accumulation,
-        "micro_batches_per_epoch": sum(len(update) for update in first),
-        "updates_per_epoch": planned.updates_per_epoch,
-        "epochs": planned.epochs,
-        "total_updates": planned.total_updates,
-        "padding_share": round(planned.padding_share(first), 4),
-    }
-    files.write_json(job.directory / "plan.json", summary)
-    journal.say(
-        "{clips} clips, {tokens} tokens, {micro_batches_per_epoch} micro-batches of at most {max_tokens_per_batch} "
-        "({padding_share:.1%} padding), {updates_per_epoch} updates an epoch, {total_updates} in {epochs} epochs; "
-        "{cv_clips} clips for cross-validation".format(**summary)
-    )
-    if position.update:
-        journal.say(f"goes on from update {position.update}")
+def _cv_batches(job: Job, budget: int) -> list[tuple[MicroBatch, Epoch]]:
+    lengths = [job.task.length(length) for length in job.cv.lengths]
+    return [
+        (indices, epoch)
+        for epoch in draws.cv_epochs(job.task.cv_parts)
+        for indices in plan.cv_batches(job.cv.utts, lengths, budget, partial(job.task.coin, epoch))
+    ]
 
 
 def _outcome(position: Position) -> str:
     skipped = f"; {position.skipped} updates skipped" if position.skipped else ""
-    return f"best: update {position.best_update}, cv loss {position.best_cv_loss:.4f}{skipped}"
+    floor = "; the train loss reached loss_floor" if position.is_at_floor else ""
+    return f"best: update {position.best_update}, cv loss {position.best_cv_loss:.4f}{skipped}{floor}"
