@@ -44,7 +44,7 @@ def test_apply_then_revert_gives_the_same_bytes(pristine: Path, capsys: pytest.C
     assert ": pristine: " in capsys.readouterr().out
 
     assert main(["apply", "--dir", str(pristine)]) == 0
-    assert ": patched: CosyVoice-6e01309, all 5 patches applied" in capsys.readouterr().out
+    assert f": patched: CosyVoice-6e01309, all {len(PINNED.patches)} patches applied" in capsys.readouterr().out
     changed = {path for path, data in snapshot(pristine).items() if data != before[path]}
     assert changed == set(PINNED.touched)
     assert main(["status", "--dir", str(pristine)]) == 0
@@ -88,7 +88,9 @@ def test_half_applied_up_to_a_patch(pristine: Path) -> None:
 
 
 def test_half_applied_one_file_alone(pristine: Path) -> None:
-    patch.git_apply(pristine, PINNED.patches[-1])
+    for one in PINNED.patches:
+        if one.name.startswith(("0005", "0008")):
+            patch.git_apply(pristine, one)
     refused(pristine, State.HALF_APPLIED, f"{PROCESSOR}: patched", f"{TRAIN_UTILS}: pristine")
 
 
