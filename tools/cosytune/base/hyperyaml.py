@@ -20,9 +20,12 @@ _HEADER = "# written by cosytune from the numbers of {title}; edit nothing here,
 
 def render(family: Family, shape: Shape) -> str:
     """The YAML of a model of that shape."""
-    document = family.document(family, shape)
-    lines = [line for key, value in document.items() for line in _entry(key, value, indent=0)]
-    return _HEADER.format(title=family.title) + "\n".join(lines) + "\n"
+    return _HEADER.format(title=family.title) + text(family.document(family, shape))
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """A document of specs as HyperPyYAML."""
+    return "".join(f"{line}\n" for key, value in document.items() for line in _entry(key, value, indent=0))
 
 
 def require_known(model_dir: Path, family: Family) -> None:
@@ -57,7 +60,7 @@ def _entry(key: str, value: Any, indent: int) -> Iterator[str]:
         word = "new" if isinstance(value, New) else "name"
         yield f"{margin}{key}: !{word}:{value.target}"
         nested: Mapping[str, Any] = value.arguments
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and value:
         yield f"{margin}{key}:"
         nested = value
     else:

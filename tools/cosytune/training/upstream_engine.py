@@ -1,0 +1,110 @@
+"""Stage 4 with `train.engine: upstream`: parquet -> exp/<name>/{llm,flow}/, full checkpoints by upstream's train.py.
+
+One module after the other, each a full fine-tune of the base by torch_ddp or DeepSpeed; stages 5 to 7 go on from its
+checkpoints as from those of adapters.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from cosytune import base, families, files
+from cosytune.errors import UserError
+from cosytune.record import flatten
+from cosytune.schema import Config
+from cosytune.stages.runner import Context, need
+from cosytune.training import runs
+from cosytune.training.upstream import clips, run
+
+_USES = ("model", "seed", "device", "train.engine", "train.num_processes", "train.upstream")
+_ONLY_SPEED = ("train.upstream.log_interval", "train.upstream.prefetch", "train.upstream.timeout_s")
+
+
+def train(context: Context) -> None:
+    """Train the modules of train.mode.
+
+    Raises SystemExit with signals.EXIT_STATUS when it was stopped, UserError when it failed or cannot be shipped.
+    """
+    config = context.config
+    if not config.export.merged:
+        raise UserError(
+            "export.merged: false ships adapters, and train.engine: upstream makes none; leave export.merged at true"
+        )
+    try:
+        # All of them before the first is trained: a run that is stopped and goes on does not know of `again`.
+        for name in config.train.modules:
+            runs.settle(context.layout.module(name), _identity(context, name), start_over=context.again)
+        for name in config.train.modules:
+            run.train(_job(context, name))
+    except run.Stopped as stopped:
+        print(f"error: {stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_status)
+
+
+def _job(context: Context, name: str) -> run.Job:
+    config = context.config
+    gpus = _gpus(config)
+    wanted = config.train.num_processes
+    processes = max(1, gpus) if wanted == "auto" else wanted
+    if 0 < gpus < processes:
+        raise UserError(
+            f"train.num_processes: {processes}, and there are {gpus} GPUs; one process a GPU", exit_status=2
+        )
+    return run.Job(
+        name=name,
+        directory=context.layout.module(name),
+        model_dir=base.locate(config),
+        family=families.get(config.model),
+        settings=config.train.upstream,
+        data=_data(context),
+        seed=config.seed,
+        processes=processes,
+        on_gpu=gpus > 0,
+        low_precision=_low_precision(config, gpus),
+        save_total_limit=getattr(config.train, name).save_total_limit,
+    )
+
+
+def _gpus(config: Config) -> int:
+    """How many there are to use."""
+    if config.device == "cpu":
+        return 0
+    import torch
+
+    found = torch.cuda.device_count()
+    if config.device == "cuda" and found == 0:
+        raise UserError("device: cuda, and PyTorch finds no GPU; see python -m cosytune.doctor, or device=cpu")
+    return found
+
+
+def _low_precision(config: Config, gpus: int) -> str | None:
+    """use_amp is bf16 in upstream's torch_ddp, on every card; DeepSpeed gets fp16 where a card has no bf16."""
+    settings = config.train.upstream
+    if not settings.use_amp:
+        return None
+    if gpus == 0:
+        print("train.upstream.use_amp needs a GPU: this run on the CPU is fp32")
+        return None
+    import torch
+
+    has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+    return "bf16" if has_bf16 or settings.train_engine == "torch_ddp" else "fp16"
+
+
+def _identity(context: Context, name: str) -> dict[str, Any]:
+    """What changes this module's weights."""
+    family = families.get(context.config.model)
+    inputs = [path for listing in _data(context).values() for path in clips.parquet_files(listing)]
+    inputs.append(base.locate(context.config) / {"llm": family.llm, "flow": family.flow}[name])
+    found = flatten(context.config, _USES)
+    return {
+        "settings": {key: value for key, value in found.items() if key not in _ONLY_SPEED},
+        "inputs": {f"{path.parent.name}/{path.name}": files.sha256(path) for path in inputs},
+    }
+
+
+def _data(context: Context) -> dict[str, Path]:
+    """Training and cross-validation clips."""
+    return {split: need(context.layout.parquet / split / "data.list", "pack") for split in ("train", "cv")}
