@@ -22,9 +22,24 @@ _PROGRESS_S = 5.0
 
 def open(
     directory: Path, name: str, plan: Plan, position: Position, report_to: Sequence[str], is_first: bool
-) -> Journal:
+) -> Journal | Silent:
     """The journal of a run that goes on from `position`; of ranks other than the first, one that says nothing."""
-    return Journal(directory, name, plan, position.update)
+    return Journal(directory, name, plan, position.update) if is_first else Silent()
+
+
+class Silent:
+    """The journal of the ranks that write nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def say(self, *_: object) -> None:
+        """Nothing, as all that follows."""
+
+    train = alive = skipped = cv = say
 
 
 class Journal:

@@ -25,18 +25,18 @@ from cosytune.schema import ModuleTrainConfig
 from cosytune.training import checkpoint, distributed, draws, journal, loader, machine, plan, resume, signals
 from cosytune.training.draws import Epoch
 from cosytune.training.hardware import Setup
-from cosytune.training.journal import Journal
+from cosytune.training.journal import Journal, Silent
 from cosytune.training.loader import Part
 from cosytune.training.machine import Interrupted, Machine, Outcome, OutOfMemory, Values
 from cosytune.training.plan import MicroBatch, Plan, Update
 from cosytune.training.position import Position
-from cosytune.training.signals import Request
+from cosytune.training.signals import Request, Stopped
 from cosytune.training.tasks import Task
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-Listen = Callable[["PeftModel", int, Journal, Callable[[], bool]], None]
+Listen = Callable[["PeftModel", int, Journal | Silent, Callable[[], bool]], None]
 """(model, update, journal, should stop): lets some texts be heard."""
 
 
@@ -60,14 +60,6 @@ class Job:
     @property
     def key(self) -> str:
         return f"train.{self.name}"
-
-
-class Stopped(Exception):  # noqa: N818 - no error: what was asked for
-    """A signal asked to stop; a checkpoint was written, and the same command goes on from it."""
-
-    def __init__(self, received: signal.Signals) -> None:
-        super().__init__(f"stopped by {received.name}; the same command goes on from here")
-        self.exit_status = signals.EXIT_STATUS[received]
 
 
 def train(job: Job) -> Position:
@@ -110,7 +102,7 @@ class Run:
     tools: Machine
     plan: Plan
     position: Position
-    notes: Journal
+    notes: Journal | Silent
     stop: Request
     waiting: list[_Launched] = field(default_factory=list)
     tokens: int = 0
