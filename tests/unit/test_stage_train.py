@@ -27,7 +27,7 @@ _SETTINGS = {
     "device": "cpu",
     "seed": 3,
     "lora": {"llm": {"r": 4}, "flow": {"r": 4}},
-    "train": {"modules": ["llm"], "llm": {"num_train_epochs": 2, "learning_rate": 0.003}},
+    "train": {"mode": "llm_only", "llm": {"num_train_epochs": 2, "learning_rate": 0.003}},
 }
 MakeContext = Callable[..., Context]
 
@@ -115,7 +115,7 @@ def test_a_finished_run_named_again_is_moved_aside(layout: Layout, context: Make
 
 
 def test_changed_settings_move_only_the_module_that_they_change(layout: Layout, context: MakeContext) -> None:
-    both = {"modules": ["llm", "flow"], "flow": {"max_steps": 2}}
+    both = {"mode": "joint", "flow": {"max_steps": 2}}
     train.work(context(train=both))
     llm = files.sha256(layout.module("llm") / "history.jsonl")
     train.work(context(train=configs.merge([both, {"flow": {"max_steps": 3}}])))

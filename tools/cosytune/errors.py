@@ -37,7 +37,8 @@ class UserError(Exception):
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run `main` and leave the process with its status; a UserError or a disk that refuses becomes a line."""
-    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # training answers it in its own way
+        signal.signal(signal.SIGTERM, _leave)
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -52,7 +53,7 @@ def run_main(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails, with status 120
         status = 141
     except OSError as failure:
-        line = _explain(failure)
+        line = explain(failure)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -60,8 +61,8 @@ def run_main(main: Callable[[], int | None]) -> None:
     sys.exit(status)
 
 
-def _explain(failure: OSError) -> str | None:
-    """The place and the remedy; None for what is no matter of disks and rights."""
+def explain(failure: OSError) -> str | None:
+    """The place and the remedy, in a line; None for what is no matter of disks and rights."""
     name = failure.filename if isinstance(failure.filename, str | bytes) else _open_file(failure)
     place = _nearest(Path(os.fsdecode(name))) if name else None
     if failure.errno == errno.EACCES and place:

@@ -1,86 +1,108 @@
 """Stage 4: cached features -> exp/<name>/{llm,flow}/: LoRA checkpoints, history.jsonl, plan.json, logs.
 
 python -m cosytune.stages.train egs/demo/exp/default/config.yaml
+torchrun --nproc_per_node 2 -m cosytune.stages.train egs/demo/exp/default/config.yaml
 
-A run that was stopped goes on from its newest checkpoint; SIGTERM writes one and exits with status 75.
+A run that was stopped goes on from its newest checkpoint; SIGTERM writes one and exits with status 75. The stage starts
+the processes of train.num_processes by itself; by torchrun they may also lie on several machines.
 """
 
 from __future__ import annotations
 
-import gc
+import argparse
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cosytune import base, families, files
+from cosytune import base, files
+from cosytune import config as configs
+from cosytune.errors import UserError, run_main
 from cosytune.record import flatten
 from cosytune.stages.runner import Context, need, run_stage
-from cosytune.training import runs
+from cosytune.training import job, processes, runs, signals, torchrun
+from cosytune.training.torchrun import Leader
 
 
-def work(context: Context) -> None:
-    """Train each module by itself: they share no parameters and no gradient."""
-    from cosytune.training import trainer
+def main() -> None:
+    signals.leave_at_once(quiet=torchrun.rank() > 0)
+    if not torchrun.is_at_work():
+        run_stage("train", work, inputs, outputs)
+    elif torchrun.rank() == 0:
+        with torchrun.leading() as leader:
+            run_stage("train", partial(work, leader=leader), inputs, outputs)
+    else:
+        run_main(_follow)
 
+
+def work(context: Context, leader: Leader | None = None) -> None:
+    """Train each module by itself: they share no parameters and no gradient. `leader`: torchrun has started us."""
+    config, layout, names = context.config, context.layout, context.config.train.modules
     try:
         # All of them before the first is trained: a run that is stopped and goes on does not know of `again`.
-        for name in context.config.train.modules:
-            runs.settle(context.layout.module(name), _identity(context, name), start_over=context.again)
-        for name in context.config.train.modules:
-            trainer.train(_job(context, name))
-            gc.collect()  # the next module needs the room
-    except trainer.Stopped as stopped:
-        print(f"error: {stopped}", file=sys.stderr)
+        for name in names:
+            runs.settle(layout.module(name), _identity(context, name), start_over=context.again)
+        if config.train.engine == "upstream":
+            _train_by_upstream(context, leader)
+        elif leader is not None:
+            leader.announce(names)
+            job.run(config, layout, names)
+        else:
+            processes.train(config, layout)
+    except signals.Stopped as stopped:
+        print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_status)
 
 
-def _job(context: Context, name: str) -> Any:
-    """The module with fresh adapters, and the features that it is trained on."""
-    from cosytune.features import cache
-    from cosytune.training import adapters, tasks, trainer
-    from cosytune.training.hardware import Setup
-    from cosytune.upstream import bridge
+def _follow() -> None:
+    """As one of torchrun's other ranks: train what the first one says; its lock and its record are for all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--again", action="store_true")
+    config, layout = configs.load(parser.parse_args().config)
+    try:
+        job.run(config, layout, torchrun.following())
+    except signals.Stopped as stopped:
+        sys.exit(stopped.exit_status)
 
-    config, model_dir = context.config, base.locate(context.config)
-    family = families.get(config.model)
-    settings, lora = getattr(config.train, name), getattr(config.lora, name)
-    module: Any = {"llm": bridge.build_llm, "flow": bridge.build_flow}[name](model_dir, family)
-    task = (
-        tasks.LlmTask(settings, family) if name == "llm" else tasks.FlowTask(settings, module.decoder.training_cfg_rate)
-    )
-    model = adapters.attach(module, lora, family.lora_targets[name], config.seed)
-    print(adapters.describe(model, name))
-    train, cv = (cache.open(path) for path in _features(context))
-    return trainer.Job(
-        name, context.layout.module(name), model, task, settings, Setup(), config.seed, config.device, train, cv
-    )
+
+def _train_by_upstream(context: Context, leader: Leader | None) -> None:
+    from cosytune.training import upstream_engine
+
+    if leader is not None:
+        raise UserError(
+            "train.engine = upstream: it starts its processes by itself; run the stage without torchrun, with "
+            "train.num_processes"
+        )
+    upstream_engine.train(context)
 
 
 def _identity(context: Context, name: str) -> dict[str, Any]:
     """What changes this module's adapters; a change of the other module's settings leaves it alone."""
-    uses = ("model", "seed", "device", f"lora.{name}", f"train.{name}")
-    inputs = [*_features(context), base.locate(context.config) / _weights(context, name)]
+    engine = {"upstream": ("train.engine", "train.upstream")}.get(context.config.train.engine, ())
+    uses = ("model", "seed", "device", f"lora.{name}", f"train.{name}", *engine)
+    read = [*_features(context), base.locate(context.config) / job.weights(context.config, name)]
+    settings = flatten(context.config, uses)
     return {
-        "settings": flatten(context.config, uses),
-        "inputs": {f"{path.parent.name}/{path.name}": files.sha256(path) for path in inputs},
+        "settings": {key: value for key, value in settings.items() if key.rpartition(".")[2] not in _CHANGES_NOTHING},
+        "inputs": {f"{path.parent.name}/{path.name}": files.sha256(path) for path in read},
     }
+
+
+_CHANGES_NOTHING = ("dataloader_num_workers", "logging_steps", "report_to", "save_steps", "save_total_limit")
+"""Of what is learned: a run that was stopped goes on, whatever these are now."""
 
 
 def _features(context: Context) -> list[Path]:
     """Training and cross-validation clips."""
-    return [need(context.layout.parquet / split / "features.arrow", "pack") for split in ("train", "cv")]
-
-
-def _weights(context: Context, name: str) -> str:
-    family = families.get(context.config.model)
-    return {"llm": family.llm, "flow": family.flow}[name]
+    return [need(path, "pack") for path in job.features(context.layout)]
 
 
 def inputs(context: Context) -> Iterable[Path]:
     yield from _features(context)
     for name in context.config.train.modules:
-        yield base.file(context.config, _weights(context, name))
+        yield base.file(context.config, job.weights(context.config, name))
 
 
 def outputs(context: Context) -> Iterable[Path]:
@@ -92,4 +114,4 @@ def outputs(context: Context) -> Iterable[Path]:
 
 
 if __name__ == "__main__":
-    run_stage("train", work, inputs, outputs)
+    main()

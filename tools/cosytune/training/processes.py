@@ -1,0 +1,70 @@
+"""train.num_processes and train.side_by_side -> the processes that train the modules, one after the other or together.
+
+The same adapters come out of each way; they differ in speed and memory alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from cosytune.layout import ROOT, Layout
+from cosytune.schema import Config, Module
+from cosytune.training import job, launch
+
+
+def train(config: Config, layout: Layout) -> None:
+    """Train what train.mode names. Raises signals.Stopped after a signal, UserError when a process failed."""
+    names, count = config.train.modules, num_processes(config)
+    together = len(names) > 1 and side_by_side(config, count)
+    if count == 1 and not together:
+        job.run(config, layout, names)  # in this process: the second module finds all libraries loaded
+        return
+    rounds: list[tuple[Module, ...]] = [names] if together else [(name,) for name in names]
+    for modules in rounds:
+        threads = max(1, len(os.sched_getaffinity(0)) // (count * len(modules)))
+        with ExitStack() as stack:
+            programs: list[launch.Program] = []
+            for name in modules:
+                meeting = stack.enter_context(launch.meeting_point()) if count > 1 else {}
+                environment = {**meeting, "PYTHONPATH": _python_path()}
+                programs += launch.ranks(name, command(layout, name), count, threads, layout.module(name), environment)
+            launch.run(programs)
+
+
+def command(layout: Layout, name: str) -> Sequence[str]:
+    return sys.executable, "-m", "cosytune.training", str(layout.config), name
+
+
+def num_processes(config: Config) -> int:
+    """Of each module; auto: one for each GPU, and one on a CPU."""
+    asked = config.train.num_processes
+    return max(1, _gpus(config)) if asked == "auto" else asked
+
+
+def side_by_side(config: Config, count: int) -> bool:
+    """Whether both modules are trained at the same time; auto: where each GPU has room for both."""
+    asked = config.train.side_by_side
+    return False if asked == "auto" else asked
+
+
+def _gpus(config: Config) -> int:
+    if config.device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _free_gb() -> float:
+    """Free memory of the first GPU. Asked in a process of its own: who asks takes some hundred MB of it."""
+    program = "import torch; print(torch.cuda.mem_get_info()[0] / 1e9)"
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return float(asked.stdout)
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
