@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import numpy as np
 import soundfile
 import torch
 
-from cosytune import families
+from cosytune import families, files
 from cosytune.features import cache, onnx, speech
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import FlowTrainConfig, LlmTrainConfig, LoraConfig
@@ -20,6 +24,7 @@ from cosytune.training.tasks import Task
 from cosytune.training.trainer import Job
 from cosytune.upstream import bridge
 
+MakeJob = Callable[..., Job]
 FAMILY = families.get("cosyvoice2-0.5b")
 SENTENCES = [
     "春の朝、川のそばを歩きました。",
@@ -117,3 +122,35 @@ def _built(name: str, model_dir: Path) -> Any:
 
 def _task(name: str, settings: Any) -> Task:
     return tasks.LlmTask(settings, FAMILY) if name == "llm" else tasks.FlowTask(settings, guidance_dropout=0.2)
+
+
+def history(job: Job) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (job.directory / "history.jsonl").read_text().splitlines()]
+
+
+def contents(job: Job) -> dict[str, str]:
+    """sha256 of everything but logs."""
+    return {
+        str(path.relative_to(job.directory)): files.sha256(path)
+        for path in sorted(job.directory.rglob("*"))
+        if path.is_file() and "tensorboard" not in path.parts and path.name != "train.log"
+    }
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A task during whose nth training update SIGTERM arrives, as from `docker stop`."""
+
+    task: Any
+    updates: int
+    seen: list[int]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def batch(self, clips: Any, epoch: Any) -> Any:
+        if epoch.seed >= 0:  # not cross-validation
+            self.seen.append(epoch.number)
+            if len(self.seen) == self.updates:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return self.task.batch(clips, epoch)

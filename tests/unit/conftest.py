@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -11,6 +13,9 @@ from filelock import FileLock
 from cosytune.schema import UpstreamConfig
 from cosytune.upstream import patch, tree
 from cosytune.upstream.manifest import PINNED
+
+if TYPE_CHECKING:
+    from cosytune.training.trainer import Job
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +48,24 @@ def training_features(tiny_model: Path, shared_tmp: Path) -> Path:
     path = shared_tmp / "training" / "features.arrow"
     with FileLock(shared_tmp / "training_features.lock"):
         return path if path.exists() else training_data.write_features(path, tiny_model, 8)
+
+
+@pytest.fixture
+def job(tiny_model: Path, training_features: Path, tmp_path: Path) -> Callable[..., Job]:
+    """Six clips to train on and two for cross-validation; the flow, which is slow, gets the short ones."""
+    import training_data
+
+    chosen = {"llm": ([0, 1, 2, 3, 4, 5], [6, 7]), "flow": ([1, 4, 7], [1])}
+    sets = {
+        name: [
+            training_data.write_subset(training_features, tmp_path / f"{name}-{number}.arrow", part)
+            for number, part in parts
+        ]
+        for name, parts in ((name, enumerate(parts)) for name, parts in chosen.items())
+    }
+
+    def make(name: str, directory: str, **settings: Any) -> Job:
+        defaults = {"learning_rate": 0.003, "num_train_epochs": 3, "logging_steps": 2, "save_total_limit": 10}
+        return training_data.make_job(name, tiny_model, tmp_path / directory, *sets[name], **defaults | settings)
+
+    return make

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,58 +24,8 @@ from cosytune.training import checkpoint, machine, plan, trainer
 from cosytune.training.distributed import Ranks
 from cosytune.training.journal import Journal
 from cosytune.training.position import Position
-from cosytune.training.trainer import Job, Stopped
-from training_data import FAMILY, make_job, write_subset
-
-MakeJob = Callable[..., Job]
-
-
-@pytest.fixture
-def job(tiny_model: Path, training_features: Path, tmp_path: Path) -> MakeJob:
-    """Six clips to train on and two for cross-validation; the flow, which is slow, gets the short ones."""
-    chosen = {"llm": ([0, 1, 2, 3, 4, 5], [6, 7]), "flow": ([1, 4, 7], [1])}
-    sets = {
-        name: [write_subset(training_features, tmp_path / f"{name}-{number}.arrow", part) for number, part in parts]
-        for name, parts in ((name, enumerate(parts)) for name, parts in chosen.items())
-    }
-
-    def make(name: str, directory: str, **settings: Any) -> Job:
-        defaults = {"learning_rate": 0.003, "num_train_epochs": 3, "logging_steps": 2, "save_total_limit": 10}
-        return make_job(name, tiny_model, tmp_path / directory, *sets[name], **defaults | settings)
-
-    return make
-
-
-def history(job: Job) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (job.directory / "history.jsonl").read_text().splitlines()]
-
-
-def contents(job: Job) -> dict[str, str]:
-    """sha256 of everything but logs."""
-    return {
-        str(path.relative_to(job.directory)): files.sha256(path)
-        for path in sorted(job.directory.rglob("*"))
-        if path.is_file() and "tensorboard" not in path.parts and path.name != "train.log"
-    }
-
-
-@dataclass(frozen=True)
-class Interrupted:
-    """A task during whose nth training update SIGTERM arrives, as from `docker stop`."""
-
-    task: Any
-    updates: int
-    seen: list[int]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
-
-    def batch(self, clips: Any, epoch: Any) -> Any:
-        if epoch.seed >= 0:  # not cross-validation
-            self.seen.append(epoch.number)
-            if len(self.seen) == self.updates:
-                os.kill(os.getpid(), signal.SIGTERM)
-        return self.task.batch(clips, epoch)
+from cosytune.training.trainer import Stopped
+from training_data import FAMILY, Interrupted, MakeJob, contents, history
 
 
 def test_what_a_run_leaves_behind(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
