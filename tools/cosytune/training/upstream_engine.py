@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from cosytune import base, families, files
+from cosytune import base, families
 from cosytune.errors import UserError
-from cosytune.record import flatten
 from cosytune.schema import Config
 from cosytune.stages.runner import Context, need
-from cosytune.training import runs
-from cosytune.training.upstream import clips, run
-
-_USES = ("model", "seed", "device", "train.engine", "train.num_processes", "train.upstream")
-_ONLY_SPEED = ("train.upstream.log_interval", "train.upstream.prefetch", "train.upstream.timeout_s")
+from cosytune.training.upstream import run
 
 
 def train(context: Context) -> None:
-    """Train the modules of train.mode.
+    """Train the modules of train.mode, in their directories, which are this run's own (`runs.settle`).
 
     Raises SystemExit with signals.EXIT_STATUS when it was stopped, UserError when it failed or cannot be shipped.
     """
@@ -33,9 +27,6 @@ def train(context: Context) -> None:
             "export.merged: false ships adapters, and train.engine: upstream makes none; leave export.merged at true"
         )
     try:
-        # All of them before the first is trained: a run that is stopped and goes on does not know of `again`.
-        for name in config.train.modules:
-            runs.settle(context.layout.module(name), _identity(context, name), start_over=context.again)
         for name in config.train.modules:
             run.train(_job(context, name))
     except run.Stopped as stopped:
@@ -91,18 +82,6 @@ def _low_precision(config: Config, gpus: int) -> str | None:
 
     has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
     return "bf16" if has_bf16 or settings.train_engine == "torch_ddp" else "fp16"
-
-
-def _identity(context: Context, name: str) -> dict[str, Any]:
-    """What changes this module's weights."""
-    family = families.get(context.config.model)
-    inputs = [path for listing in _data(context).values() for path in clips.parquet_files(listing)]
-    inputs.append(base.locate(context.config) / {"llm": family.llm, "flow": family.flow}[name])
-    found = flatten(context.config, _USES)
-    return {
-        "settings": {key: value for key, value in found.items() if key not in _ONLY_SPEED},
-        "inputs": {f"{path.parent.name}/{path.name}": files.sha256(path) for path in inputs},
-    }
 
 
 def _data(context: Context) -> dict[str, Path]:

@@ -43,8 +43,3 @@ def read(name: str, listing: Path) -> Clips:
     return Clips(
         name, frozenset(utt for path in paths for utt in pq.read_table(path, columns=["utt"])["utt"].to_pylist())
     )
-
-
-def parquet_files(listing: Path) -> list[Path]:
-    """What the list names, in its order."""
-    return [Path(line) for line in listing.read_text(encoding="utf-8").splitlines() if line]

@@ -102,7 +102,7 @@ def read(line: str) -> Event | None:
 
 
 def cause(lines: Sequence[str]) -> str:
-    """The end of the log of a trainer that failed: the last lines before torchrun's own, and the signal if it was one."""
+    """The end of the log of a trainer that failed: the lines before torchrun's own, and the signal that killed it."""
     end = next((number for number, line in enumerate(lines) if any(mark in line for mark in _SUMMARY)), len(lines))
     last = [line for line in lines[:end] if line.strip()][-_TAIL_LINES:]
     if killed := next((found for line in lines if (found := _KILLED.search(line))), None):
