@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cosytune import base, families, files
 from cosytune.stages.runner import Context, need, run_stage
+from cosytune.training.upstream import epochs
 from cosytune.voice import build
 from cosytune.voice.replace import replacing
 
@@ -33,7 +34,10 @@ def inputs(context: Context) -> Iterable[Path]:
     yield from (need(layout.data("train") / name, "pack") for name in ("wav.scp", "text", "utt2spk"))
     for module, entry in files.read_json(layout.selection)["modules"].items():
         checkpoint = need(layout.module(module) / entry["chosen"], "select")
-        yield from (checkpoint / name for name in ("adapter_model.safetensors", "adapter_config.json"))
+        tuned = (
+            (epochs.WEIGHTS,) if epochs.is_full(checkpoint) else ("adapter_model.safetensors", "adapter_config.json")
+        )
+        yield from (checkpoint / name for name in tuned)
 
 
 def outputs(context: Context) -> Iterable[Path]:

@@ -15,6 +15,7 @@ from cosytune.errors import UserError
 from cosytune.kaldi import Utterance
 from cosytune.layout import MODULES, Layout
 from cosytune.schema import Config
+from cosytune.training.upstream import epochs
 from cosytune.voice import bundle, card, origin, weights
 
 _REFERENCE_S = 6.0
@@ -24,7 +25,7 @@ _FLAT_NOTE = "one LLM file per speaker: this form cannot carry a tuned flow; spe
 
 @dataclass(frozen=True)
 class Material:
-    """What goes into a bundle. `adapters`: module -> chosen checkpoint; `references`: speaker -> training clip.
+    """What goes into a bundle. `checkpoints`: module -> the chosen one; `references`: speaker -> training clip.
 
     `clips`, `minutes`: what was trained on.
     """
@@ -32,12 +33,21 @@ class Material:
     config: Config
     layout: Layout
     base_dir: Path
-    adapters: Mapping[str, Path]
+    checkpoints: Mapping[str, Path]
     selection: Mapping[str, Any]
     embeddings: Mapping[str, list[float]]
     references: Mapping[str, Utterance]
     clips: int
     minutes: float
+
+    @property
+    def full(self) -> list[str]:
+        """The modules of which every weight was tuned: they have no adapter."""
+        return [module for module, path in self.checkpoints.items() if epochs.is_full(path)]
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        return {module: path for module, path in self.checkpoints.items() if module not in self.full}
 
     @property
     def speaker(self) -> str:
@@ -49,10 +59,12 @@ class Material:
 def gather(config: Config, layout: Layout, base_dir: Path) -> Material:
     """Read what stages 1, 3 and 5 left; raises UserError when a part of it is missing."""
     selection = files.read_json(layout.selection)["modules"]
-    adapters = {module: layout.module(module) / entry["chosen"] for module, entry in selection.items()}
-    for path in adapters.values():
+    checkpoints = {module: layout.module(module) / entry["chosen"] for module, entry in selection.items()}
+    for path in checkpoints.values():
         if not path.is_dir():
             raise UserError(f"{path}: chosen, but gone; run stage 5 (select) again: --stage 5")
+        if epochs.is_full(path) and not config.export.merged:
+            raise UserError(f"{path}: all weights and no adapter to ship; leave export.merged at true")
     embeddings = files.read_torch(layout.data_all / "spk2embedding.pt")
     trained_on = kaldi.read(layout.data("train"))
     references = {
@@ -63,7 +75,7 @@ def gather(config: Config, layout: Layout, base_dir: Path) -> Material:
         config=config,
         layout=layout,
         base_dir=base_dir,
-        adapters=adapters,
+        checkpoints=checkpoints,
         selection=selection,
         embeddings=dict(sorted(embeddings.items())),
         references=references,
@@ -113,6 +125,8 @@ def _write_adapters(material: Material, root: Path) -> None:
 
 def _write_vllm(material: Material, root: Path, base_name: str) -> str | None:
     """Why there is no adapter for multi-LoRA servers; None if there is one."""
+    if "llm" in material.full:
+        return "every weight of the LLM was tuned"
     if "llm" not in material.adapters:
         return "the LLM was not trained"
     return weights.write_vllm(material.adapters["llm"], root / "adapters" / "vllm", base_name)
@@ -123,7 +137,9 @@ def _write_merged(material: Material, root: Path) -> None:
     family = families.get(material.config.model)
     for module in MODULES:
         destination = root / f"{module}.pt"
-        if module in material.adapters:
+        if module in material.full:
+            weights.write_full(module, material.base_dir, material.checkpoints[module], destination)
+        elif module in material.adapters:
             weights.write_merged(module, material.base_dir, family, material.adapters[module], destination)
         else:
             with files.atomic_path(destination) as temporary:
@@ -136,14 +152,15 @@ def _speaker_config(material: Material) -> dict[str, Any]:
             return f"{module}.pt"
         return f"adapters/{module}" if module in material.adapters else None
 
-    chosen = " + ".join(f"{module} {material.adapters[module].name}" for module in material.adapters)
+    chosen = " + ".join(f"{module} {path.name}" for module, path in material.checkpoints.items())
+    how = "; full fine-tune by upstream's trainer" if material.full else ""
     speakers = {
         speaker: {
             "type": "lora",
             "llm_lora_model_path": path("llm"),
             "flow_lora_model_path": path("flow"),
             "spk_embedding_path": "spk2embedding.pt",
-            "description": material.config.description or f"{speaker} ({chosen})",
+            "description": (material.config.description or f"{speaker} ({chosen})") + how,
             "active": True,
             **_reference(material, speaker),
         }

@@ -41,6 +41,8 @@ def card(material: Material, versions: Mapping[str, Any], vllm: str | None) -> s
         },
         clips=material.clips,
         minutes=material.minutes,
+        full=material.full,
+        adapters=list(material.adapters),
         vllm=vllm,
     )
 

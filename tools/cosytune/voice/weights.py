@@ -1,4 +1,4 @@
-"""A base and an adapter -> the merged weights file, and the adapter in the form that a multi-LoRA server reads."""
+"""A base and a checkpoint -> a drop-in weights file, and the adapter in the form that a multi-LoRA server reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from cosytune import files
 from cosytune.errors import UserError
 from cosytune.families import Family
+from cosytune.training.upstream import epochs
 
 _PEFT_LLM = "base_model.model.llm.model."
 """Where PEFT sees the Qwen2 model inside upstream's Qwen2LM; a server that loads Qwen2 alone sees the rest."""
@@ -22,6 +23,18 @@ def write_merged(module: str, base_dir: Path, family: Family, adapter: Path, des
     build = bridge.build_llm if module == "llm" else bridge.build_flow
     merged = adapters.merge(build(base_dir, family), adapter).state_dict()
     files.write_torch(destination, _like(base_dir / f"{module}.pt", merged))
+
+
+def write_full(module: str, base_dir: Path, checkpoint_dir: Path, destination: Path) -> None:
+    """Write `llm.pt` or `flow.pt` from the checkpoint of a full fine-tune: as `write_merged`, with nothing to merge.
+
+    Raises UserError when it holds other tensors than the base.
+    """
+    tuned = epochs.state(checkpoint_dir / epochs.WEIGHTS)
+    result = _like(base_dir / f"{module}.pt", tuned)
+    if more := sorted(tuned.keys() - result.keys() - {*epochs.BOOKKEEPING}):
+        raise UserError(f"{checkpoint_dir}: '{more[0]}' is not in {base_dir / f'{module}.pt'}; is that its base?")
+    files.write_torch(destination, result)
 
 
 def _like(base_file: Path, merged: dict[str, Any]) -> dict[str, Any]:
