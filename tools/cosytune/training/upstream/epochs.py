@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,10 @@ def gather(saved_dir: Path, name: str, epoch: int, update: int) -> Path:
     path = saved_dir / f"{name}.pt"
     parts = saved_dir / name
     if parts.is_dir():
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        state = get_fp32_state_dict_from_zero_checkpoint(str(saved_dir), tag=name)
+            state = get_fp32_state_dict_from_zero_checkpoint(str(saved_dir), tag=name)
         whole = {key: tensor.detach() for key, tensor in state.items()}
         files.write_torch(path, {**whole, "epoch": epoch, "step": update})
         shutil.rmtree(parts)

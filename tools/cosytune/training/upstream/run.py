@@ -115,7 +115,7 @@ class _Watch:
             )
 
     def go(self) -> None:
-        job = self.job
+        job, started_s = self.job, time.time()
         trainer = child.Child(
             _command(job, self.kept[-1] if self.kept else None),
             _environment(job),
@@ -131,6 +131,7 @@ class _Watch:
                     break
                 if self.received() is not None:
                     trainer.stop()
+                    _unlock_compiler(started_s)
                     for line in trainer.lines():
                         self._read(line)
                     raise self._stopped()
@@ -317,6 +318,18 @@ def _clear(job: Job) -> None:
         if path.suffix != ".yaml":
             print(f"left out: {path}: it was being written when the run ended")
     shutil.rmtree(saved_dir, ignore_errors=True)
+
+
+def _unlock_compiler(since_s: float) -> None:
+    """DeepSpeed compiles something at its first start on a CPU. PyTorch would wait for ever for a compiler that is gone
+    and could not take its lock away.
+    """
+    from torch.utils import cpp_extension
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
+    for lock in root.glob("**/deepspeed_*/lock"):
+        if lock.stat().st_mtime >= since_s:
+            lock.unlink()
 
 
 def _remove(saved_dir: Path, name: str) -> None:
