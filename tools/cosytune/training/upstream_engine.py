@@ -14,6 +14,7 @@ from cosytune.errors import UserError
 from cosytune.schema import Config
 from cosytune.stages.runner import Context, need
 from cosytune.training.upstream import run
+from cosytune.training.upstream.job import Job
 
 
 def train(context: Context) -> None:
@@ -34,7 +35,7 @@ def train(context: Context) -> None:
         sys.exit(stopped.exit_status)
 
 
-def _job(context: Context, name: str) -> run.Job:
+def _job(context: Context, name: str) -> Job:
     config = context.config
     gpus = _gpus(config)
     wanted = config.train.num_processes
@@ -43,7 +44,7 @@ def _job(context: Context, name: str) -> run.Job:
         raise UserError(
             f"train.num_processes: {processes}, and there are {gpus} GPUs; one process a GPU", exit_status=2
         )
-    return run.Job(
+    return Job(
         name=name,
         directory=context.layout.module(name),
         model_dir=base.locate(config),

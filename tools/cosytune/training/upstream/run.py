@@ -7,9 +7,7 @@ exp/<name>/<module>/  cosyvoice2.yaml  deepspeed.json  train.log  history.jsonl 
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,41 +17,13 @@ from typing import Any
 
 from cosytune import files
 from cosytune.errors import UserError
-from cosytune.families import Family
-from cosytune.schema import UpstreamTrainConfig
 from cosytune.training import checkpoint, signals
 from cosytune.training.checkpoint import Checkpoint
 from cosytune.training.upstream import child, clips, epochs, history, log, settings
-from cosytune.upstream import tree
+from cosytune.training.upstream.job import SAVED, Job, clear, command, environment, unlock_compiler
 
-_SAVED = "upstream"
 _POLL_S = 0.1
 _LOG_LINES = 400
-
-
-@dataclass(frozen=True)
-class Job:
-    """`data`: train and cv to their data.list. `low_precision`: bf16 or fp16, None for fp32."""
-
-    name: str
-    directory: Path
-    model_dir: Path
-    family: Family
-    settings: UpstreamTrainConfig
-    data: dict[str, Path]
-    seed: int
-    processes: int
-    on_gpu: bool
-    low_precision: str | None
-    save_total_limit: int
-
-    @property
-    def base_weights(self) -> Path:
-        return self.model_dir / {"llm": self.family.llm, "flow": self.family.flow}[self.name]
-
-    @property
-    def is_deepspeed(self) -> bool:
-        return self.settings.train_engine == "deepspeed"
 
 
 class Stopped(Exception):  # noqa: N818 - what was asked for
@@ -69,7 +39,7 @@ def train(job: Job) -> None:
 
     Raises Stopped on SIGTERM, SIGINT and SIGHUP; UserError when upstream's trainer fails or has nothing to learn from.
     """
-    _clear(job)
+    clear(job)
     kept = checkpoint.find(job.directory)
     newest = kept[-1] if kept else None
     if newest is not None and newest.epoch >= job.settings.max_epoch:
@@ -80,6 +50,7 @@ def train(job: Job) -> None:
     epochs.require_space(job.directory, job.base_weights, max(1, new_ones), job.is_deepspeed)
     history.keep_until(job.directory, newest.update if newest else 0)
     settings.write(job.directory, job.model_dir, job.family, job.settings, job.seed, job.low_precision)
+    (job.directory / SAVED).mkdir()
     with signals.listening() as stop:
         _Watch(job, kept, lambda: stop.received).go()
 
@@ -117,8 +88,8 @@ class _Watch:
     def go(self) -> None:
         job, started_s = self.job, time.time()
         trainer = child.Child(
-            _command(job, self.kept[-1] if self.kept else None),
-            _environment(job),
+            command(job, self.kept[-1] if self.kept else None),
+            environment(job),
             job.directory,
             job.directory / "train.log",
         )
@@ -131,7 +102,7 @@ class _Watch:
                     break
                 if self.received() is not None:
                     trainer.stop()
-                    _unlock_compiler(started_s)
+                    unlock_compiler(started_s)
                     for line in trainer.lines():
                         self._read(line)
                     raise self._stopped()
@@ -139,7 +110,7 @@ class _Watch:
         finally:
             trainer.close()
         self._require_end(status)
-        shutil.rmtree(job.directory / _SAVED)
+        shutil.rmtree(job.directory / SAVED)
 
     def _read(self, line: str) -> None:
         self.lines.append(line)
@@ -213,7 +184,7 @@ class _Watch:
 
     def _saved(self, name: str) -> None:
         """Take the epoch over; the copy of the base that upstream writes at the start is of no use."""
-        job, saved_dir = self.job, self.job.directory / _SAVED
+        job, saved_dir = self.job, self.job.directory / SAVED
         found = self.validation
         if name == "init" or found is None or name != f"epoch_{found.epoch}_whole":
             _remove(saved_dir, name)
@@ -259,77 +230,6 @@ class _Watch:
             f"{self.job.name}: upstream's pipeline leaves no clip of {self.job.data[split.name]}: {split.report()}; "
             "longer or shorter clips, or a larger split (split.cv_fraction), and then --stage 0 or --stage 3"
         )
-
-
-def _command(job: Job, newest: Checkpoint | None) -> list[str]:
-    saved_dir, options = job.directory / _SAVED, job.settings
-    saved_dir.mkdir()
-    arguments: dict[str, Path | str | int] = {
-        "--train_engine": options.train_engine,
-        "--model": job.name,
-        "--config": job.directory / settings.YAML,
-        "--train_data": job.data["train"],
-        "--cv_data": job.data["cv"],
-        "--qwen_pretrain_path": job.model_dir / job.family.text_tokenizer,
-        "--checkpoint": _without_bookkeeping(job) if newest is None else newest.path / epochs.WEIGHTS,
-        "--model_dir": saved_dir,
-        "--tensorboard_dir": job.directory / "tensorboard",
-        "--ddp.dist_backend": "nccl" if job.on_gpu else "gloo",
-        "--num_workers": options.num_workers,
-        "--prefetch": options.prefetch,
-        "--timeout": options.timeout_s,
-    }
-    if job.is_deepspeed:
-        arguments |= {"--deepspeed_config": job.directory / settings.DEEPSPEED}
-        arguments |= {"--deepspeed.save_states": "model+optimizer"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr", "127.0.0.1"]
-    return [
-        *launcher,
-        f"--nproc_per_node={job.processes}",
-        str(tree.ready() / "cosyvoice/bin/train.py"),
-        *(str(word) for pair in arguments.items() for word in pair),
-        *(["--cv_at_start"] if newest is None else []),
-        *(["--use_amp"] if job.low_precision is not None and not job.is_deepspeed else []),
-        *(["--pin_memory"] if job.on_gpu else []),
-    ]
-
-
-def _environment(job: Job) -> dict[str, str]:
-    root = tree.ready()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, root / "third_party/Matcha-TTS")))}
-    return environment if job.on_gpu else environment | {"CUDA_VISIBLE_DEVICES": ""}
-
-
-def _without_bookkeeping(job: Job) -> Path:
-    """The base's weights; upstream would take an `epoch` in them for the one to go on from."""
-    state = epochs.state(job.base_weights)
-    if not any(key in state for key in epochs.BOOKKEEPING):
-        return job.base_weights
-    start = job.directory / _SAVED / "start.pt"
-    files.write_torch(start, {key: value for key, value in state.items() if key not in epochs.BOOKKEEPING})
-    return start
-
-
-def _clear(job: Job) -> None:
-    """What a run that ended on its way was writing is not trusted, whole or not."""
-    checkpoint.remove_leftovers(job.directory)
-    saved_dir = job.directory / _SAVED
-    for path in sorted(saved_dir.glob("epoch_*")):
-        if path.suffix != ".yaml":
-            print(f"left out: {path}: it was being written when the run ended")
-    shutil.rmtree(saved_dir, ignore_errors=True)
-
-
-def _unlock_compiler(since_s: float) -> None:
-    """DeepSpeed compiles something at its first start on a CPU. PyTorch would wait for ever for a compiler that is gone
-    and could not take its lock away.
-    """
-    from torch.utils import cpp_extension
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
-    for lock in root.glob("**/deepspeed_*/lock"):
-        if lock.stat().st_mtime >= since_s:
-            lock.unlink()
 
 
 def _remove(saved_dir: Path, name: str) -> None:
