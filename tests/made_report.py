@@ -23,7 +23,7 @@ DROPS = [
         ("long/take 1.wav@3.10-34.80", "too_long", 31.7, 30.0),
     )
 ]
-PACK_DROPS = [{"utt": "demo_0099", "reason": "no speech tokens (longer than 30 s)"}]
+PACK_DROPS = [{"utt": "demo_0099", "reason": "no speech tokens"}]
 UNUSED = ["audio/メモ <1>.docx"]
 TEXTS = ("会議は十月二十五日の午後三時から始まります。", "<b>次の電車</b>は何時に出ますか。")
 SPEAKER = "デモ 'voice' & co"

@@ -54,6 +54,11 @@ class Layout:
         """What Whisper said of each recording: it takes too long to ask twice."""
         return self.recipe / "data" / "transcripts"
 
+    @property
+    def features(self) -> Path:
+        """What stages 1 and 2 know of each clip, by its content: a clip that is known is not asked about again."""
+        return self.recipe / "data" / "features"
+
     def data(self, split: str) -> Path:
         return self.recipe / "data" / split
 

@@ -135,7 +135,8 @@ class SplitConfig(Section):
 class FeaturesConfig(Section):
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the ONNX models run; what the session really got is printed."""
-    threads: PositiveInt = 2
+    threads: PositiveInt | Literal["auto"] = "auto"
+    """Clips at a time on a CPU; auto: one for each processor core."""
 
 
 class LoraConfig(Section):

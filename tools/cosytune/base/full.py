@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def write_speech_tokenizer(path: Path, seed: int, layers: int = _LAYERS, states:
             inputs=["feats", "feats_length"],
             output="indices",
             dynamic={"feats": {2: "T"}, "indices": {1: "tokens"}},
+            rename=_name_as_published,
         )
 
 
@@ -64,6 +65,8 @@ class _SpeechTokenizer(nn.Module):
         heads = states * _HEADS // _STATES  # 64 channels a head, which the rotary table is made for
         config = ModelConfig(n_audio_state=states, n_audio_head=heads, n_audio_layer=layers)
         self.tokenizer: Any = S3TokenizerV2("speech_tokenizer_v2_25hz", config)
+        # The published file projects [1, tokens, states] by MatMul and Add; flattened first, it would be a Gemm.
+        self.tokenizer.quantizer._codebook.preprocess = lambda hidden: hidden
 
     def forward(self, mel: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         hidden, _ = self.tokenizer.encoder(mel, length)
@@ -121,6 +124,35 @@ def _rotary_in_real_numbers() -> Iterator[None]:
         model_v2.precompute_freqs_cis, model_v2.apply_rotary_emb, torch.view_as_real = originals
 
 
+def _name_as_published(path: Path) -> None:
+    """Give nodes and weights the names by which s3tokenizer's own reader knows them in the published file."""
+    import onnx
+
+    model = onnx.load(path)
+    weights = {weight.name for weight in model.graph.initializer}
+    # The exporter keeps equal weights (of the layer norms) once and hands them on.
+    names = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"}
+    names = {copy: weight for copy, weight in names.items() if weight in weights}
+    nodes = [node for node in model.graph.node if node.output[0] not in names]
+    for node in nodes:
+        if node.name.startswith(("/encoder/blocks.", "/encoder/conv")):
+            node.name = node.name.removeprefix("/encoder")
+        if node.name in ("/conv1/Conv", "/conv2/Conv"):
+            layer = node.name.split("/")[1]
+            names |= {node.input[1]: f"encoders.{layer}.weight", node.input[2]: f"encoders.{layer}.bias"}
+        elif node.name == "/project_down/MatMul":
+            names[node.input[1]] = "onnx::MatMul_2536"  # the reader knows this one by its number alone
+        elif node.name == "/project_down/Add":
+            names |= {name: "quantizer.project_in.bias" for name in node.input if name in weights}
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    for weight in model.graph.initializer:
+        weight.name = names.get(weight.name, weight.name)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
 def _export(
     module: nn.Module,
     example: tuple[torch.Tensor, ...],
@@ -128,6 +160,7 @@ def _export(
     inputs: list[str],
     output: str,
     dynamic: dict[str, dict[int, str]],
+    rename: Callable[[Path], None] | None = None,
 ) -> None:
     with files.atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer, of shapes that it keeps as numbers: batch 1, as upstream's
@@ -141,3 +174,5 @@ def _export(
             opset_version=_OPSET,
             dynamo=False,
         )
+        if rename is not None:
+            rename(temporary)

@@ -104,7 +104,7 @@ def _drops(clips: Clips) -> dict[str, str]:
     drops = {}
     for utt in clips.utterances:
         if not clips.speech_tokens[utt]:
-            drops[utt] = "no speech tokens (longer than 30 s)"
+            drops[utt] = "no speech tokens"
         elif not clips.text_tokens[utt]:
             drops[utt] = "no text tokens"
     return drops
