@@ -65,7 +65,8 @@ def build(
     gradient_checkpointing: bool = False,
 ) -> Ours:
     """Adapters of the default settings on a module, and what trains them."""
-    settings: ModuleTrainConfig = LlmTrainConfig() if name == "llm" else FlowTrainConfig()
+    kind: type[ModuleTrainConfig] = LlmTrainConfig if name == "llm" else FlowTrainConfig
+    settings = kind(lr_scheduler_type="constant", warmup_ratio=0.0)  # upstream's constantlr
     setup = setup_for(device, max_tokens_per_batch, gradient_checkpointing)
     model = adapters.attach(module, LoraConfig(), family.lora_targets[name], seed=0)
     task = make_task(settings, family)
