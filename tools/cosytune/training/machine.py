@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 STATE = "state.pt"
 _STOP, _NO_ROOM = 1, 2
+_SHORTAGE = ("can't allocate memory", "could not create a primitive")
+"""What torch's allocator and oneDNN say when a CPU has no memory left."""
 Objective = Callable[[nn.Module, Any], Loss]
 ShouldStop = Callable[[], bool]
 
@@ -267,8 +269,7 @@ def position(checkpoint_dir: Path) -> dict[str, Any]:
 
 def _memory_trouble(failure: Exception) -> int:
     """CUDA's own error, or what torch says when a CPU has no memory left; any other is raised again."""
-    said = str(failure)
-    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in said:
+    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or any(words in str(failure) for words in _SHORTAGE):
         return _NO_ROOM
     raise failure
 
