@@ -52,11 +52,11 @@ def train(job: Job) -> None:
     settings.write(job.directory, job.model_dir, job.family, job.settings, job.seed, job.low_precision)
     (job.directory / SAVED).mkdir()
     with signals.listening() as stop:
-        _Watch(job, kept, lambda: stop.received).go()
+        Watch(job, kept, lambda: stop.received).go()
 
 
 @dataclass
-class _Watch:
+class Watch:
     """A run at work. `lines`: the end of its log, for the error that it may end with."""
 
     job: Job
@@ -97,14 +97,14 @@ class _Watch:
             while True:
                 status = trainer.status()  # first: what it wrote before it ended is then read, too
                 for line in trainer.lines():
-                    self._read(line)
+                    self.read(line)
                 if status is not None:
                     break
                 if self.received() is not None:
                     trainer.stop()
                     unlock_compiler(started_s)
                     for line in trainer.lines():
-                        self._read(line)
+                        self.read(line)
                     raise self._stopped()
                 time.sleep(_POLL_S)
         finally:
@@ -112,7 +112,8 @@ class _Watch:
         self._require_end(status)
         shutil.rmtree(job.directory / SAVED)
 
-    def _read(self, line: str) -> None:
+    def read(self, line: str) -> None:
+        """Do what a line of the log asks for. Raises UserError when upstream learns nothing, or goes on without clips."""
         self.lines.append(line)
         event = log.read(line)
         if isinstance(event, log.Batch):
