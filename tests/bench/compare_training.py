@@ -60,7 +60,7 @@ def main() -> int:
     for name in ("cosyvoice.utils.train_utils", "cosyvoice.dataset.processor", "cosyvoice.tokenizer.tokenizer"):
         bridge._module(name)
     command = " ".join(["python", "tests/bench/compare_training.py", *sys.argv[1:]])
-    print(f"`{command}` at {_commit()}, {_machine(options)}.")
+    print(f"`{command}` at {commit()}, {machine(options)}.")
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         for module in options.modules:
             bench = _bench(module, options, Path(name) / module)
@@ -200,12 +200,12 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def _commit() -> str:
+def commit() -> str:
     run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return run.stdout.strip() or "an unknown commit"
 
 
-def _machine(options: argparse.Namespace) -> str:
+def machine(options: argparse.Namespace) -> str:
     cores = f"{psutil.cpu_count()} CPU cores ({options.threads} threads), load {os.getloadavg()[0]:.1f} at the start"
     if options.device == "cpu":
         return f"{cores}, no GPU"

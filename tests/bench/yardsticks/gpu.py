@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def _efficiency(base: nn.Module, bench: Bench, pack: corpora.Corpus) -> tuple[fl
         side.tools.update([batch], _never)
     with FlopCounterMode(display=False) as counter:
         side.tools.update([batch], _never)
-    seconds = _timed(lambda: side.tools.update([batch], _never), 10)
+    seconds = _timed(lambda: side.tools.update([batch], _never), 10, device)
     tokens = sum(lengths)
     return tokens / seconds, counter.get_total_flops() / tokens, _matrix_rate(device)
 
@@ -72,16 +73,16 @@ def _matrix_rate(device: torch.device) -> float:
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
     for _ in range(5):
         left @ right
-    return 2 * _MATRIX**3 / _timed(lambda: left @ right, 50)
+    return 2 * _MATRIX**3 / _timed(lambda: left @ right, 50, device)
 
 
-def _timed(work, times: int) -> float:
+def _timed(work: Callable[[], object], times: int, device: torch.device) -> float:
     """Mean seconds."""
-    torch.cuda.synchronize()
+    measure.wait(device)
     started_s = time.monotonic()
     for _ in range(times):
         work()
-    torch.cuda.synchronize()
+    measure.wait(device)
     return (time.monotonic() - started_s) / times
 
 

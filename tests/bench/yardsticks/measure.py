@@ -102,10 +102,10 @@ def run(variant: str, module: nn.Module, bench: Bench, number: int) -> Figures:
         one_pass(bench.warm_up)
         if device.type == "cuda":  # every shape once: torch reserves memory and picks kernels by shape
             one_pass(bench.corpus)
-        _wait(device)
+        wait(device)
         started_s = time.monotonic()
         served = one_pass(bench.corpus)
-        _wait(device)
+        wait(device)
         pass_s = time.monotonic() - started_s
         started_s = time.monotonic()
         (scratch / "saved").mkdir()
@@ -147,7 +147,8 @@ def _updates(bench: Bench, corpus: Corpus) -> list[list[int]]:
     return corpora.updates(frames, max_frames, theirs.ACCUM_GRAD)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
