@@ -13,6 +13,7 @@ import torch
 
 from cosytune import families
 from cosytune.base import full
+from cosytune.errors import UserError
 from cosytune.features import batched, extract, onnx, speech, tokens
 from cosytune.features.extract import Clip
 from cosytune.kaldi import Utterance
@@ -79,6 +80,31 @@ def test_batches_give_the_graphs_tokens(
             assert {clip.digest: ids for clip, ids in said.items()} == expected
 
 
+@pytest.mark.parametrize("which", ["small", "tiny"])
+def test_where_there_is_a_card_batches_are_used_if_the_file_can_be_read(
+    which: str,
+    model: Path,
+    tiny_model: Path,
+    sounds: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The way of a GPU, walked by torch on the CPU."""
+    path = model if which == "small" else tiny_model / FAMILY.speech_tokenizer
+    many = [dataclasses.replace(clip, digest=f"{clip.digest} {n}") for clip in clips() for n in range(2)]
+    said: dict[str, dict[Clip, Any]] = {}
+    for device in (None, CPU):
+        monkeypatch.setattr(tokens, "_card", lambda _, device=device: device)
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = tokens.tokenize(path, "cpu", lambda clip: sounds[clip.digest.split()[0]], many, pool)
+            said[str(device)] = dict(outcomes)
+    assert said["cpu"] == said["None"] and len(said["cpu"]) == len(many)
+    printed = capsys.readouterr().out
+    assert f"{path.name}: CPUExecutionProvider" in printed
+    assert ("s3tokenizer: torch on cpu" in printed) == (which == "small")
+    assert ("not the architecture that S3Tokenizer knows; one clip at a time" in printed) == (which == "tiny")
+
+
 def test_a_network_that_says_something_else_is_not_used(
     network: batched.Tokenizer,
     session: Any,
@@ -111,6 +137,9 @@ def test_memory_that_ends_halves_the_batch(network: batched.Tokenizer, monkeypat
     expected = network.tokens(parts)
     whole, sizes = network._batch, []
 
+    def no_card(_: list[torch.Tensor]) -> list[batched.Tokens]:
+        raise torch.OutOfMemoryError
+
     def small_card(batch: list[torch.Tensor]) -> list[batched.Tokens]:
         sizes.append(len(batch))
         if len(batch) > 1:
@@ -118,6 +147,9 @@ def test_memory_that_ends_halves_the_batch(network: batched.Tokenizer, monkeypat
         return whole(batch)
 
     monkeypatch.setattr(network, "_batch", small_card)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match=r"memory for 1 s .*provider=cpu"):
+        patch.setattr(network, "_batch", no_card)
+        network.tokens(parts)
     assert [one.ids for one in network.tokens(parts)] == [one.ids for one in expected]
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
 

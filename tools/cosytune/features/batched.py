@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from cosytune.errors import UserError
+
 EDGE = 3e-5
 """A coordinate this near to where its rounding turns may fall either way in another order of sums: the clip is asked
 of the ONNX graph. Measured with the full size in fp32 on a CPU: the two differ by at most 3.4e-6."""
@@ -45,7 +47,12 @@ class Tokenizer:
             return self._batch(parts)
         except torch.OutOfMemoryError:
             if len(parts) == 1:
-                raise
+                seconds = parts[0].shape[1] / 100
+                raise UserError(
+                    f"s3tokenizer: {self.device} has no memory for {seconds:.0f} s of sound; free some of it, or set "
+                    "features.provider=cpu"
+                ) from None
+            torch.cuda.empty_cache()
         middle = len(parts) // 2
         return self.tokens(parts[:middle]) + self.tokens(parts[middle:])
 

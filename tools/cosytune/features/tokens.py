@@ -17,8 +17,8 @@ import torch
 from cosytune.features import batched, extract, onnx, speech
 from cosytune.features.extract import Clip, Hear, Outcome
 
-BATCH_DURATION_S = 600.0
-"""Of one batch with its padding: 15,000 tokens, about 2 GB of memory with the real weights."""
+BATCH_DURATION_S = 300.0
+"""Of one batch with its padding: 7,500 tokens."""
 _FEWEST = 16
 """Clips for which the network is made in torch: for fewer, that takes longer than the graph does."""
 
@@ -28,15 +28,21 @@ def tokenize(
 ) -> Iterator[Outcome]:
     """The tokens of each clip, 25 a second."""
     session = onnx.open_session(model, provider, threads=1)
-    network = None
-    if session.get_providers()[0] == "CUDAExecutionProvider" and len(clips) >= _FEWEST:
-        network = batched.load(model, torch.device("cuda"))
+    network, device = None, _card(session)
+    if device is not None and len(clips) >= _FEWEST:
+        network = batched.load(model, device)
         if network is None:
             print(f"{model.name}: not the architecture that S3Tokenizer knows; one clip at a time")
     if network is not None and proven(network, session, hear, clips):
         print(f"s3tokenizer: torch on {network.device}")
         return in_batches(network, session, hear, clips, pool)
     return extract.one_by_one(clips, lambda clip: speech.speech_tokens(session, extract.heard(clip, hear)), pool)
+
+
+def _card(session: Any) -> torch.device | None:
+    """The GPU that the session got; None for a CPU, which S3Tokenizer would not speed up."""
+    got_one = session.get_providers()[0] == "CUDAExecutionProvider"
+    return torch.device("cuda", torch.cuda.current_device()) if got_one else None
 
 
 def proven(network: batched.Tokenizer, session: Any, hear: Hear, clips: Sequence[Clip]) -> bool:
