@@ -113,7 +113,7 @@ class Watch:
         shutil.rmtree(job.directory / SAVED)
 
     def read(self, line: str) -> None:
-        """Do what a line of the log asks for. Raises UserError when upstream learns nothing, or goes on without clips."""
+        """Do what a line of the log asks for. Raises UserError when nothing is learned or clips are lost."""
         self.lines.append(line)
         event = log.read(line)
         if isinstance(event, log.Batch):
@@ -162,6 +162,9 @@ class Watch:
     def _note_cv(self, found: log.Validation, remark: str) -> None:
         assert found.loss is not None
         self.history.cv(found.epoch + 1, found.updates, found.loss, found.accuracy, remark)
+        from cosytune.training import curves  # matplotlib
+
+        curves.draw(self.job.directory.parent)
 
     def _write_plan(self, batches: int, updates: int) -> None:
         """After the first epoch: only upstream's own pipeline knows how many batches it makes."""
