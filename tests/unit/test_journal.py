@@ -24,7 +24,7 @@ from cosytune import files
 from cosytune.errors import UserError
 from cosytune.layout import LOCK
 from cosytune.schema import LlmTrainConfig
-from cosytune.training import journal, plan, trackers
+from cosytune.training import journal, pace, plan, trackers
 from cosytune.training.journal import Journal
 from cosytune.training.position import Position
 
@@ -118,7 +118,9 @@ def test_a_sample_can_be_heard_and_seen(directory: Path) -> None:
     with Journal(directory, "llm", PLAN, 0) as notes:
         notes.real_clip(0, "1", MEL, SOUND / 2, 24000)
         notes.real_clip(0, "1", MEL, SOUND, 24000)
+        assert not notes.has_samples(2)
         notes.sample(2, "1", MEL, SOUND * 4, 24000)
+        assert notes.has_samples(2)
     assert sorted(path.name for path in (directory / "samples").iterdir()) == ["real-1.wav", "update-000002-1.wav"]
     sound, rate_hz = soundfile.read(directory / "samples" / "update-000002-1.wav")
     assert rate_hz == 24000
@@ -216,7 +218,7 @@ def test_a_terminal_shows_a_bar(directory: Path) -> None:
 
 
 def test_two_modules_on_one_terminal_show_lines(directory: Path) -> None:
-    shown = on_terminal(directory, **{journal.LINES_ONLY: "1"})
+    shown = on_terminal(directory, **{pace.LINES_ONLY: "1"})
     assert "llm: update 1/" in shown
     assert "%|" not in shown
     assert "\x1b" not in shown

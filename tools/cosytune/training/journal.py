@@ -26,8 +26,6 @@ from cosytune.training.position import Position
 from cosytune.training.trackers import Sample, Trackers
 
 HISTORY = "history.jsonl"
-LINES_ONLY = "COSYTUNE_LINES_ONLY"
-"""An environment variable: when it is set there is no bar on a terminal, which another process writes to as well."""
 _PROGRESS_S = 5.0
 _DRAWING_SHARE = 0.05
 """Of the time may go into curves.png; the last one is always drawn."""
@@ -53,6 +51,10 @@ class Silent:
         """Nothing, as all that follows."""
 
     train = alive = skipped = cv = sample = real_clip = say
+
+    def has_samples(self, update: int) -> bool:
+        """Nothing is missing here."""
+        return True
 
 
 class Journal:
@@ -163,6 +165,10 @@ class Journal:
         if not (self._directory / "samples" / f"real-{name}.wav").exists():
             self._hear(update, f"real-{name}", f"real-{name}", mel, sound, hz)
 
+    def has_samples(self, update: int) -> bool:
+        """Whether something was to be heard after `update`: a run may have been stopped before it was."""
+        return any((self._directory / "samples").glob(f"update-{update:06d}-*.wav"))
+
     def _hear(
         self, update: int, name: str, file: str, mel: NDArray[np.float32], sound: NDArray[np.float32], hz: int
     ) -> None:
@@ -234,7 +240,7 @@ def _keep_until(history: Path, update: int) -> None:
 
 
 def _show() -> Literal["bar", "lines"]:
-    return "bar" if sys.stderr.isatty() and not os.environ.get(LINES_ONLY) else "lines"
+    return "bar" if sys.stderr.isatty() and not os.environ.get(pace.LINES_ONLY) else "lines"
 
 
 def _bar(name: str, plan: Plan, update: int) -> Any:

@@ -6,6 +6,9 @@ import math
 import time
 from dataclasses import dataclass, field
 
+LINES_ONLY = "COSYTUNE_LINES_ONLY"
+"""An environment variable: when it is set there is no bar on a terminal, which another process writes to as well."""
+
 
 @dataclass
 class Pace:

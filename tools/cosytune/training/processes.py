@@ -13,12 +13,14 @@ from contextlib import ExitStack
 
 from cosytune.layout import ROOT, Layout
 from cosytune.schema import Config, Module
-from cosytune.training import job, launch
+from cosytune.training import job, launch, pace, trackers
 
 
 def train(config: Config, layout: Layout) -> None:
     """Train what train.mode names. Raises signals.Stopped after a signal, UserError when a process failed."""
     names, count = config.train.modules, num_processes(config)
+    for name in names:
+        trackers.require(getattr(config.train, name).report_to, f"train.{name}")
     together = len(names) > 1 and side_by_side(config, count)
     if count == 1 and not together:
         job.run(config, layout, names)  # in this process: the second module finds all libraries loaded
@@ -30,7 +32,7 @@ def train(config: Config, layout: Layout) -> None:
             programs: list[launch.Program] = []
             for name in modules:
                 meeting = stack.enter_context(launch.meeting_point()) if count > 1 else {}
-                environment = {**meeting, "PYTHONPATH": _python_path()}
+                environment = {**meeting, "PYTHONPATH": _python_path(), **({pace.LINES_ONLY: "1"} if together else {})}
                 programs += launch.ranks(name, command(layout, name), count, threads, layout.module(name), environment)
             launch.run(programs)
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from cosytune.families import Family
 from cosytune.features.cache import Clip
-from cosytune.training.journal import Journal
+from cosytune.training.journal import Journal, Silent
 from cosytune.upstream import bridge
 from cosytune.voice.synthesis import TOKENS_PER_TEXT_TOKEN
 
@@ -66,7 +66,7 @@ class Studio:
     _base: dict[str, nn.Module] = field(default_factory=dict)
     _is_off: bool = False
 
-    def listen(self, model: PeftModel, update: int, notes: Journal, should_stop: ShouldStop) -> None:
+    def listen(self, model: PeftModel, update: int, notes: Journal | Silent, should_stop: ShouldStop) -> None:
         """All clips, to the journal: all of them or, when asked to stop on the way, none.
 
         Without memory for it, or without finite scores, that is said, and training goes on.
@@ -96,7 +96,7 @@ class Studio:
         except _Stopped:
             return None
 
-    def _write(self, update: int, notes: Journal, real: Sequence[Heard], heard: Sequence[Heard]) -> None:
+    def _write(self, update: int, notes: Journal | Silent, real: Sequence[Heard], heard: Sequence[Heard]) -> None:
         rate_hz = self.family.sample_rate_hz
         for number, each in enumerate(real, start=1):
             notes.say(f"audio sample {number} is '{self.clips[number - 1].utt}': {self.clips[number - 1].text}")
