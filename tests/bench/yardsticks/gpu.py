@@ -40,7 +40,7 @@ def print_rows(base: nn.Module, bench: Bench, rounds: int) -> None:
     for gigabytes, checkpointing, budget in _CAPS:
         what = f"{bench.name} under a cap of {gigabytes} GB" + (", gradient checkpointing" if checkpointing else "")
         peak = measure.in_child(_capped, base, bench, gigabytes, checkpointing, budget)
-        said = f"trains, {peak / 1e9:.2f} GB reserved at most" if peak else "out of memory"
+        said = f"trains, {peak / 1e9:.2f} GB at most" if peak else "out of memory"
         print(f"- {what}, max_tokens_per_batch {budget}: {said}")
 
 
@@ -87,17 +87,22 @@ def _timed(work: Callable[[], object], times: int, device: torch.device) -> floa
 
 
 def _capped(base: nn.Module, bench: Bench, gigabytes: int, checkpointing: bool, budget: int) -> int:
-    """Bytes reserved at most in a pass that may use so much; 0 when that was too little."""
+    """Bytes used at most, CUDA's own included, in a pass that may use so much; 0 when that was too little.
+
+    The card must be otherwise idle.
+    """
     device = torch.device(bench.device)
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / total, device)
+    torch.zeros(1, device=device)
+    free, total = torch.cuda.mem_get_info()
+    context = total - free - torch.cuda.memory_reserved()  # CUDA's own; on a small card it has to fit, too
+    torch.cuda.set_per_process_memory_fraction((gigabytes * 1e9 - context) / total)
     try:
         side = ours.build(base, bench.name, bench.family, device, budget, checkpointing)
         frames = corpora.frames(bench.corpus)
         side.epoch(bench.corpus, corpora.updates(frames, bench.max_frames, theirs.ACCUM_GRAD))
     except (torch.OutOfMemoryError, ours.machine.OutOfMemory):
         return 0
-    return torch.cuda.max_memory_reserved()
+    return context + torch.cuda.max_memory_reserved()
 
 
 def _never() -> bool:
