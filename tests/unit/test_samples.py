@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cosytune.schema import LlmTrainConfig
-from cosytune.training import draws, machine, plan
+from cosytune.training import draws, machine, plan, trainer
 from cosytune.training.journal import Journal
 from cosytune.training.samples import Studio
 from cosytune.training.trainer import Job
@@ -147,6 +150,28 @@ def test_who_asks_to_stop_hears_nothing(name: str, looks: int, job: MakeJob, tin
     assert not (run.directory / "samples").exists()
     assert torch.equal(torch.get_rng_state(), state)
     assert "sampling_ids" not in vars(run.model.get_base_model())
+
+
+def test_a_run_that_is_listened_to_learns_the_same(tiny_model: Path, training_features: Path, tmp_path: Path) -> None:
+    clips = write_subset(training_features, tmp_path / "clips.arrow", [1, 4, 7])
+    adapters = []
+    for is_heard in (False, True):
+        run = make_job("llm", tiny_model, tmp_path / f"{is_heard}" / "llm", clips, clips, num_train_epochs=2)
+        run = replace(run, listen=studio(run, tiny_model).listen) if is_heard else run
+        trainer.train(run)
+        adapters.append({path.name: path.read_bytes() for path in run.directory.rglob("checkpoint-*/*")})
+        history = (run.directory / "history.jsonl").read_text()
+    assert adapters[0] == adapters[1]
+    evaluated = [json.loads(line)["update"] for line in history.splitlines() if '"cv"' in line]
+    assert len(evaluated) == 3
+    expected = {f"update-{update:06d}-{number}.wav" for update in evaluated for number in (1, 2)}
+    assert {path.name for path in (run.directory / "samples").iterdir()} == expected | {"real-1.wav", "real-2.wav"}
+    found = EventAccumulator(str(run.directory / "tensorboard"), size_guidance={"audio": 0, "images": 0})
+    found.Reload()
+    for number in (1, 2):
+        assert [event.step for event in found.Audio(f"sample/{number}")] == evaluated
+        assert [event.step for event in found.Images(f"spectrogram/{number}")] == evaluated
+    assert (run.directory.parent / "curves.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])
