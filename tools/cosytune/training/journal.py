@@ -35,7 +35,10 @@ def open(
     directory: Path, name: str, plan: Plan, position: Position, report_to: Sequence[str], is_first: bool
 ) -> Journal | Silent:
     """The journal of a run that goes on from `position`; of ranks other than the first, one that says nothing."""
-    return Journal(directory, name, plan, position.update, report_to) if is_first else Silent()
+    if not is_first:
+        return Silent()
+    _keep_until(directory / HISTORY, position.update, position.evaluated)
+    return Journal(directory, name, plan, position.update, report_to)
 
 
 class Silent:
@@ -73,7 +76,7 @@ class Journal:
         show: Literal["bar", "lines"] | None = None,
     ) -> None:
         self._directory, self._history, self._plan = directory, directory / HISTORY, plan
-        _keep_until(self._history, update)
+        _keep_until(self._history, update, update)
         self._bar = _bar(name, plan, update) if (show or _show()) == "bar" else None
         self._log = _logger(directory / "train.log", name, has_bar=self._bar is not None)
         self._trackers = Trackers(report_to, directory, name, update, self.say)
@@ -231,11 +234,13 @@ def picture(mel: NDArray[np.float32]) -> NDArray[np.uint8]:
     return colours.repeat(4, axis=0).repeat(2, axis=1)
 
 
-def _keep_until(history: Path, update: int) -> None:
-    """Drop what came after `update`; everything when training starts anew."""
+def _keep_until(history: Path, update: int, evaluated: int) -> None:
+    """Drop what came after `update`, and evaluations after `evaluated`; everything when training starts anew."""
     lines = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]  # a killed run may have left half a line
-    kept = [line for line in whole if update > 0 and json.loads(line)["update"] <= update]
+    last = {"cv": min(update, evaluated)}
+    known = [(line, json.loads(line)) for line in whole if update > 0]
+    kept = [line for line, entry in known if entry["update"] <= last.get(entry["kind"], update)]
     files.write_text(history, "".join(kept))
 
 
