@@ -47,6 +47,9 @@ GOALS = {
 }
 """The issue's: upstream's time / ours."""
 MEMORY_GOAL, CHECKPOINT_GOAL = 0.4, 50
+NEEDED_BYTES = 16e9
+"""Weights, gradients, DistributedDataParallel's copy of them and Adam's state: 10.1 GB; the rest are activations, the
+parent's base weights, workers and libraries."""
 _HEAD = """\
 | | (a) as shipped | (b) once, LoRA | CosyTune | (a) / ours | (b) / ours | goal |
 |---|---|---|---|---|---|---|"""
@@ -55,6 +58,7 @@ _HEAD = """\
 def main() -> int:
     """Measure, and print Markdown for RESULTS.md."""
     options = _options()
+    _require_memory(options)
     torch.set_num_threads(1)  # see yardsticks/measure.py; the children use --threads
     adapters._peft()
     for name in ("cosyvoice.utils.train_utils", "cosyvoice.dataset.processor", "cosyvoice.tokenizer.tokenizer"):
@@ -77,6 +81,17 @@ def main() -> int:
                 print(f"\n{module}, on a GPU: not measured")
             del base
     return 0
+
+
+def _require_memory(options: argparse.Namespace) -> None:
+    """Better to say so than to be killed, or to kill a neighbour, half an hour later."""
+    available = psutil.virtual_memory().available
+    is_large = "llm" in options.modules and options.base == "full-random" and not options.layers
+    if is_large and available < NEEDED_BYTES:
+        sys.exit(
+            f"{available / 1e9:.1f} GB of memory are available, upstream's full fine-tune of the LLM needs "
+            f"{NEEDED_BYTES / 1e9:.0f} GB here; end other work, or measure less: --layers 12"
+        )
 
 
 def _options() -> argparse.Namespace:

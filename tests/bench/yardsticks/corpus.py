@@ -5,10 +5,10 @@ The sound is noise and the tokens are random: neither changes what a step costs.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -118,11 +118,6 @@ def frames(corpus: Corpus) -> list[int]:
     return [len(features[index].mel) for index in range(len(features))]
 
 
-def remove(corpus: Corpus) -> None:
-    """Delete what `make` wrote, but for the tokenizer."""
-    shutil.rmtree(corpus.data_list.parent)
-
-
-def _tokenizer(directory: Path):
+def _tokenizer(directory: Path) -> Any:
     """Upstream's, as its pipeline makes it."""
     return bridge._attribute("cosyvoice.tokenizer.tokenizer.get_qwen_tokenizer")(str(directory), True)
