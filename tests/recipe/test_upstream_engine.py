@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_from_whole_epochs_alone_and_a_killed_worker_ends_
     half_written.write_bytes(b"PK")
 
     second = _start(command)
-    _wait(second, lambda: len(list(directory.glob("checkpoint-*/manifest.json"))) >= 2 and newest.path.exists())
+    _wait(second, newest.path.with_name(f"{newest.path.name}.damaged-1").exists)  # its epoch is there again
     (worker, *_) = [one for one in psutil.Process(second.pid).children(recursive=True) if _is_worker(one)]
     worker.kill()
     said, _ = second.communicate(timeout=60)

@@ -48,10 +48,11 @@ def test_a_saved_epoch_a_dropped_clip_an_unreadable_file_and_all_else() -> None:
 
 
 def test_the_cause_is_what_came_before_torchruns_own_lines() -> None:
-    lines = ["Traceback (most recent call last):", "RuntimeError: no", ""]
-    lines += ["E1125 torch/distributed/elastic/multiprocessing/api.py:874] failed (exitcode: -9)", "  exitcode  : -9"]
+    lines = ['  File "/lib/torch/distributed/elastic/multiprocessing/errors/__init__.py"', "RuntimeError: no", ""]
+    lines += ["E1125 17:41:37.0 9006 torch/distributed/elastic/multiprocessing/api.py:874] failed (exitcode: -9)"]
+    lines += ["  exitcode  : -9 (pid: 4)"]
     assert log.cause(lines) == (
-        "\n    Traceback (most recent call last):\n    RuntimeError: no"
+        '\n      File "/lib/torch/distributed/elastic/multiprocessing/errors/__init__.py"\n    RuntimeError: no'
         "\n    one of its processes was killed by signal 9"
     )
 

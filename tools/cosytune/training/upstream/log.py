@@ -16,7 +16,7 @@ _SAVED = re.compile(r" INFO \[Rank 0\] Checkpoint: save to checkpoint .*?([^/]+)
 _DROPPED = re.compile(r" WARNING dropped (\S+): (.+) \S+, (.+)$")
 _UNREADABLE = re.compile(r" WARNING Failed to open (.+), ex info (.*)$")
 _KILLED = re.compile(r"exitcode\s*:\s*-(\d+)")
-_SUMMARY = ("torch.distributed.elastic", "ChildFailedError", "torch/distributed/")
+_SUMMARY = re.compile(r"^E\d{4} .*torch/distributed/elastic|ChildFailedError")
 _TAIL_LINES = 12
 
 
@@ -103,7 +103,7 @@ def read(line: str) -> Event | None:
 
 def cause(lines: Sequence[str]) -> str:
     """The end of the log of a trainer that failed: the lines before torchrun's own, and the signal that killed it."""
-    end = next((number for number, line in enumerate(lines) if any(mark in line for mark in _SUMMARY)), len(lines))
+    end = next((number for number, line in enumerate(lines) if _SUMMARY.search(line)), len(lines))
     last = [line for line in lines[:end] if line.strip()][-_TAIL_LINES:]
     if killed := next((found for line in lines if (found := _KILLED.search(line))), None):
         last.append(f"one of its processes was killed by signal {killed[1]}")

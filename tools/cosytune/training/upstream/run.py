@@ -216,8 +216,8 @@ class Watch:
 
     def _require_end(self, status: int) -> None:
         job, said = self.job, log.cause(list(self.lines))
-        if status != 0 and all(one.kept == 0 for one in self.clips[:1]):
-            raise self._nothing_left(self.clips[0])
+        if status != 0 and (empty := [one for one in self.clips if one.kept == 0]):
+            raise self._nothing_left(empty[0])  # upstream's own error for it is a KeyError
         if status != 0:
             is_full = "out of memory" in said
             remedy = "lower train.upstream.max_frames_in_batch" if is_full else f"{job.directory / 'train.log'} has all"
