@@ -68,14 +68,14 @@ def _follow() -> None:
 
 
 def _train_by_upstream(context: Context, leader: Leader | None) -> None:
-    from cosytune.training import upstream_engine
+    from cosytune.training.upstream_engine import train
 
     if leader is not None:
         raise UserError(
             "train.engine = upstream: it starts its processes by itself; run the stage without torchrun, with "
             "train.num_processes"
         )
-    upstream_engine.train(context)
+    train(context)
 
 
 def _identity(context: Context, name: str) -> dict[str, Any]:

@@ -6,11 +6,11 @@ The same adapters come out of each way; they differ in speed and memory alone.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from cosytune.errors import UserError
 from cosytune.layout import ROOT, Layout
 from cosytune.schema import Config, Module
 from cosytune.training import job, launch, pace, trackers
@@ -21,7 +21,7 @@ def train(config: Config, layout: Layout) -> None:
     names, count = config.train.modules, num_processes(config)
     for name in names:
         trackers.require(getattr(config.train, name).report_to, f"train.{name}")
-    together = len(names) > 1 and side_by_side(config, count)
+    together = len(names) > 1 and side_by_side(config)
     if count == 1 and not together:
         job.run(config, layout, names)  # in this process: the second module finds all libraries loaded
         return
@@ -43,12 +43,16 @@ def command(layout: Layout, name: str) -> Sequence[str]:
 
 def num_processes(config: Config) -> int:
     """Of each module; auto: one for each GPU, and one on a CPU."""
-    asked = config.train.num_processes
-    return max(1, _gpus(config)) if asked == "auto" else asked
+    asked, gpus = config.train.num_processes, _gpus(config)
+    if asked == "auto":
+        return max(1, gpus)
+    if 0 < gpus < asked:
+        raise UserError(f"train.num_processes = {asked}, and there are {gpus} GPUs; one process a GPU", exit_status=2)
+    return asked
 
 
-def side_by_side(config: Config, count: int) -> bool:
-    """Whether both modules are trained at the same time; auto: where each GPU has room for both."""
+def side_by_side(config: Config) -> bool:
+    """Whether both modules are trained at the same time; auto: one after the other."""
     asked = config.train.side_by_side
     return False if asked == "auto" else asked
 
@@ -59,13 +63,6 @@ def _gpus(config: Config) -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _free_gb() -> float:
-    """Free memory of the first GPU. Asked in a process of its own: who asks takes some hundred MB of it."""
-    program = "import torch; print(torch.cuda.mem_get_info()[0] / 1e9)"
-    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(asked.stdout)
 
 
 def _python_path() -> str:
