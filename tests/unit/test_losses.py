@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cosytune.features import cache
 from cosytune.features.cache import Clip
-from cosytune.training import batches, draws, losses
+from cosytune.schema import LoraConfig
+from cosytune.training import adapters, batches, draws, losses
 from cosytune.training.draws import Epoch, FlowDraw
 from cosytune.upstream import bridge
 from training_data import FAMILY
@@ -63,11 +64,15 @@ def _may_interleave(clip: Clip) -> bool:
     return batches.may_interleave(len(clip.text_token), len(clip.speech_token), FAMILY)
 
 
-def _upstream_llm_loss(llm: Any, clips: list[Clip], coins: list[bool], monkeypatch: pytest.MonkeyPatch) -> float:
+def _fix_llm_coins(coins: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     import cosyvoice.llm.llm as upstream
 
     drawn = iter([0.0 if coin else 0.9 for coin in coins])
     monkeypatch.setattr(upstream, "random", SimpleNamespace(random=lambda: next(drawn)))
+
+
+def _upstream_llm_loss(llm: Any, clips: list[Clip], coins: list[bool], monkeypatch: pytest.MonkeyPatch) -> float:
+    _fix_llm_coins(coins, monkeypatch)
     with torch.no_grad():
         return llm(_upstream_batch(clips), CPU)["loss"].item()
 
@@ -159,6 +164,70 @@ def test_flow_loss_is_upstreams(flow: Any, clips: list[Clip], streaming: bool, c
         total = losses.flow_loss(flow, batch).total.item()
     assert total / batch.targets == pytest.approx(expected, rel=1e-5)
     assert batch.targets == sum(clip.mel.size for clip in chosen)
+
+
+def test_llm_gradients_are_upstreams(tiny_model: Path, clips: list[Clip], monkeypatch) -> None:
+    """Of every adapter, with clips of different lengths, interleaved and not."""
+    model = _adapted("llm", tiny_model)
+    heads = [number % 2 == 0 and _may_interleave(clip) for number, clip in enumerate(clips)]
+    assert {True, False} == {*heads}
+    _fix_llm_coins(heads, monkeypatch)
+    model.get_base_model()(_upstream_batch(clips), CPU)["loss"].backward()
+    expected = _taken_gradients(model)
+    batch = batches.llm_batch([_sequence(clip, head) for clip, head in zip(clips, heads, strict=True)])
+    (losses.llm_loss(model.get_base_model(), batch).total / batch.targets).backward()
+    _assert_equal_gradients(_taken_gradients(model), expected)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_flow_gradients_are_upstreams(tiny_model: Path, clips: list[Clip], streaming: bool, monkeypatch) -> None:
+    model = _adapted("flow", tiny_model)
+    made = [draws.flow(Epoch(4, 0), clip.utt, len(clip.mel), 80, 0.2) for clip in clips]
+    batch = batches.flow_batch(clips, made, streaming)
+    _patch_flow(monkeypatch, made, streaming, batch.noise)
+    model.get_base_model()(_upstream_batch(clips), CPU)["loss"].backward()
+    expected = _taken_gradients(model)
+    (losses.flow_loss(model.get_base_model(), batch).total / batch.targets).backward()
+    _assert_equal_gradients(_taken_gradients(model), expected)
+
+
+def _adapted(name: str, model_dir: Path) -> Any:
+    """A module in eval mode with adapters that are not zero, so that all their gradients count."""
+    build = bridge.build_llm if name == "llm" else bridge.build_flow
+    model = adapters.attach(build(model_dir, FAMILY), LoraConfig(r=4), FAMILY.lora_targets[name], seed=3).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for part in model.parameters():
+            if part.requires_grad:
+                part.add_(0.02 * torch.randn_like(part))
+    return model
+
+
+def _taken_gradients(model: Any) -> dict[str, torch.Tensor]:
+    taken = {name: part.grad.clone() for name, part in model.named_parameters() if part.requires_grad}
+    model.zero_grad()
+    return taken
+
+
+def _assert_equal_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """To 1e-5 of each tensor's size."""
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        assert gradient.norm() > 0, name
+        assert (ours[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_many_targets_are_predicted_in_chunks(llm: Any, clips: list[Clip], monkeypatch) -> None:
+    """Chunks that come out uneven give the loss and the accuracy of one."""
+    batch = batches.llm_batch([_sequence(clip, False) for clip in clips])
+    with torch.no_grad():
+        whole = losses.llm_loss(llm, batch)
+        assert batch.targets < losses._CHUNK
+        monkeypatch.setattr(losses, "_CHUNK", 17)
+        assert batch.targets % 17
+        parts = losses.llm_loss(llm, batch)
+    assert parts.total.item() == pytest.approx(whole.total.item(), rel=1e-6)
+    assert parts.correct == whole.correct
 
 
 def test_streaming_changes_the_flows_loss(flow: Any, clips: list[Clip]) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cosytune.families import Family
 from cosytune.features.cache import Clip
@@ -22,6 +23,8 @@ _SOS, _TASK = 0, 1
 _END, _FILL = 0, 2
 """Beyond the codes of the speech tokenizer: end of speech, and `now text again` of an interleaved sequence."""
 
+Tokens = Sequence[int] | NDArray[np.integer]
+
 
 class Batch(Protocol):
     """What the training loop needs to know of a micro-batch."""
@@ -34,11 +37,11 @@ class Batch(Protocol):
 
 @dataclass(frozen=True)
 class LlmSequence:
-    """Inputs and targets of one clip, position by position: kind (SPECIAL, TEXT, SPEECH), id, target or IGNORED."""
+    """Inputs and targets of one clip, int64 [positions] each: kind (SPECIAL, TEXT, SPEECH), id, target or IGNORED."""
 
-    kinds: Sequence[int]
-    tokens: Sequence[int]
-    targets: Sequence[int]
+    kinds: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class LlmBatch:
 class FlowBatch:
     """Right-padded clips with their draws; `streaming` holds for all of them.
 
+    lengths: the tokens of each clip once more, for the host, which must not wait for the device to tell.
     token: int64 [clips, tokens]; tokens: int64 [clips]; mel, noise: float32 [clips, 2 * tokens, 80]; embedding:
     float32 [clips, 192]; prompt_frames: int64 [clips]; time: float32 [clips], 0 to 1; guided: bool [clips].
     """
 
     streaming: bool
+    lengths: tuple[int, ...]
     token: torch.Tensor
     tokens: torch.Tensor
     mel: torch.Tensor
@@ -85,12 +90,17 @@ class FlowBatch:
     def targets(self) -> int:
         """Mel values that are predicted, padding left out."""
         frames_per_token = self.mel.shape[1] // self.token.shape[1]
-        return int(self.tokens.sum()) * frames_per_token * self.mel.shape[2]
+        return sum(self.lengths) * frames_per_token * self.mel.shape[2]
+
+    @property
+    def is_even(self) -> bool:
+        """All clips have one length: there is no padding."""
+        return len(set(self.lengths)) == 1
 
     def to(self, device: torch.device) -> FlowBatch:
-        tensors = {name: value for name, value in vars(self).items() if name != "streaming"}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
-        return FlowBatch(streaming=self.streaming, **moved)
+        return FlowBatch(streaming=self.streaming, lengths=self.lengths, **moved)
 
 
 def may_interleave(text: int, speech: int, family: Family) -> bool:
@@ -99,30 +109,36 @@ def may_interleave(text: int, speech: int, family: Family) -> bool:
     return speech * text_turn > text * speech_turn
 
 
-def plain_sequence(text: Sequence[int], speech: Sequence[int], family: Family) -> LlmSequence:
+def plain_sequence(text: Tokens, speech: Tokens, family: Family) -> LlmSequence:
     """sos, text, task, speech; what is predicted is the speech and its end."""
-    return LlmSequence(
-        kinds=[SPECIAL, *[TEXT] * len(text), SPECIAL, *[SPEECH] * len(speech)],
-        tokens=[_SOS, *text, _TASK, *speech],
-        targets=[*[IGNORED] * (1 + len(text)), *speech, family.speech_token_size + _END],
-    )
+    spoken = 2 + len(text)
+    kinds, tokens, targets = (np.full(spoken + len(speech), value) for value in (SPECIAL, _SOS, IGNORED))
+    kinds[1 : spoken - 1], kinds[spoken:] = TEXT, SPEECH
+    tokens[1 : spoken - 1], tokens[spoken - 1], tokens[spoken:] = text, _TASK, speech
+    targets[spoken - 1 : -1], targets[-1] = speech, family.speech_token_size + _END
+    return LlmSequence(kinds, tokens, targets)
 
 
-def interleaved_sequence(text: Sequence[int], speech: Sequence[int], family: Family) -> LlmSequence:
+def interleaved_sequence(text: Tokens, speech: Tokens, family: Family) -> LlmSequence:
     """Turns of 5 text and 15 speech tokens, then the rest; as upstream's Qwen2LM.prepare_lm_input_target."""
     text_turn, speech_turn = family.mix_ratio
-    kinds, tokens, targets = [SPECIAL], [_SOS], [IGNORED]
     turns = len(text) // text_turn
-    for turn in range(turns):
-        heard = speech[turn * speech_turn : (turn + 1) * speech_turn]
-        kinds += [TEXT] * text_turn + [SPEECH] * speech_turn
-        tokens += [*text[turn * text_turn : (turn + 1) * text_turn], *heard]
-        targets += [*[IGNORED] * (text_turn - 1), *heard, family.speech_token_size + _FILL]
-    rest = plain_sequence(text[turns * text_turn :], speech[turns * speech_turn :], family)
+    read, heard = turns * text_turn, turns * speech_turn
+    read_turns = np.reshape(text[:read], (turns, text_turn))
+    heard_turns = np.reshape(speech[:heard], (turns, speech_turn))
+    kinds, tokens, targets = (np.full((turns, text_turn + speech_turn), value) for value in (TEXT, _SOS, IGNORED))
+    kinds[:, text_turn:] = SPEECH
+    tokens[:, :text_turn], tokens[:, text_turn:] = read_turns, heard_turns
+    targets[:, text_turn - 1 : -1], targets[:, -1] = heard_turns, family.speech_token_size + _FILL
+    rest = plain_sequence(text[read:], speech[heard:], family)
+
+    def between(first: int, turned: NDArray[np.int64], then: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([[first], turned.reshape(-1), then[1:]])  # one sos for both
+
     return LlmSequence(
-        kinds=kinds + list(rest.kinds[1:]),  # without its sos
-        tokens=tokens + list(rest.tokens[1:]),
-        targets=targets + list(rest.targets[1:]),
+        kinds=between(SPECIAL, kinds, rest.kinds),
+        tokens=between(_SOS, tokens, rest.tokens),
+        targets=between(IGNORED, targets, rest.targets),
     )
 
 
@@ -153,6 +169,7 @@ def flow_batch(clips: Sequence[Clip], draws: Sequence[FlowDraw], streaming: bool
         noise[row, : len(draw.noise)] = draw.noise
     return FlowBatch(
         streaming=streaming,
+        lengths=tuple(lengths),
         token=torch.from_numpy(token),
         tokens=torch.tensor(lengths),
         mel=torch.from_numpy(mel),

@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from cosytune.training.batches import SPEECH, TEXT, FlowBatch, LlmBatch
+from cosytune.upstream import bridge
+
+_CHUNK = 1024
+"""Targets whose logits are in memory at once: 27 MB in fp32."""
 
 
 class Loss(NamedTuple):
@@ -41,18 +47,41 @@ def llm_loss(llm: Any, batch: LlmBatch) -> Loss:
             llm.llm_embedding(torch.where(is_text | is_speech, zero, batch.token)),
         ),
     )
-    hidden = decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
-    logits = llm.llm_decoder(hidden.flatten(0, 1).index_select(0, batch.target_at))
-    total = F.cross_entropy(logits.float(), batch.target, reduction="sum")
-    return Loss(total, (logits.detach().argmax(dim=-1) == batch.target).sum())
+    # fp32 where the tables are in half precision: what each layer adds to is kept exact, and its norms save it in fp32
+    hidden = decoder(inputs_embeds=embedded.float(), use_cache=False).last_hidden_state
+    return _predicted(llm.llm_decoder, hidden.flatten(0, 1).index_select(0, batch.target_at), batch.target)
+
+
+def _predicted(head: nn.Module, hidden: torch.Tensor, target: torch.Tensor) -> Loss:
+    """Cross-entropy of the head's logits in chunks, which the backward pass computes again.
+
+    hidden: [targets, hidden size]; target: int64 [targets]. Logits, their softmax and its gradient are 79 KB a target
+    in fp32, the hidden state is 4 KB or less; computing the logits costs 1 % of a forward pass.
+    """
+    total, correct = hidden.new_zeros((), dtype=torch.float32), target.new_zeros(())
+    for part, wanted in zip(hidden.split(_CHUNK), target.split(_CHUNK), strict=True):
+        loss, right = checkpoint(_cross_entropy, head, part, wanted, use_reentrant=False)
+        total, correct = total + loss, correct + right
+    return Loss(total, correct)
+
+
+def _cross_entropy(head: nn.Module, hidden: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = head(hidden)
+    loss = F.cross_entropy(logits.float(), target, reduction="sum")
+    return loss, (logits.detach().argmax(dim=-1) == target).sum()
 
 
 def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
     """Squared error of the flow: upstream's CausalMaskedDiffWithXvec.forward and ConditionalCFM.compute_loss."""
+    with bridge.shared_masks(_heads(flow), batch.is_even):
+        return _flow_loss(flow, batch)
+
+
+def _flow_loss(flow: Any, batch: FlowBatch) -> Loss:
     cfm = flow.decoder
     heard = _until(batch.tokens, batch.token.shape[1]).unsqueeze(-1)
     token = flow.input_embedding(batch.token) * heard
-    encoded, encoded_mask = flow.encoder(token, batch.tokens, streaming=batch.streaming)
+    encoded, mask = flow.encoder(token, batch.tokens, streaming=batch.streaming)
     mu = flow.encoder_proj(encoded).transpose(1, 2)
     speaker = flow.spk_embed_affine_layer(F.normalize(batch.embedding, dim=1))
     mel = batch.mel.transpose(1, 2)
@@ -66,10 +95,9 @@ def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
     velocity = mel - (1 - cfm.sigma_min) * noise
 
     guided = batch.guided.to(mu.dtype)
-    mask = encoded_mask.to(mu.dtype)
     predicted = cfm.estimator(
         noisy,
-        mask,
+        mask,  # bool: `mask.bool()` of every block is this very tensor, whose bias is made once
         mu * guided.view(-1, 1, 1),
         time.view(-1),
         speaker * guided.view(-1, 1),
@@ -77,6 +105,12 @@ def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
         streaming=batch.streaming,
     )
     return Loss(F.mse_loss(predicted.float() * mask, velocity * mask, reduction="sum"))
+
+
+def _heads(flow: Any) -> int:
+    """Of the attention in the estimator's blocks."""
+    heads: int = flow.decoder.estimator.mid_blocks[0][1][0].attn1.heads
+    return heads
 
 
 def _until(lengths: torch.Tensor, positions: int) -> torch.Tensor:

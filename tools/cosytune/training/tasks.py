@@ -52,7 +52,7 @@ class LlmTask:
         return batches.llm_batch([self._sequence(clip, epoch) for clip in clips])
 
     def _sequence(self, clip: Clip, epoch: Epoch) -> batches.LlmSequence:
-        text, speech = clip.text_token.tolist(), clip.speech_token.tolist()
+        text, speech = clip.text_token, clip.speech_token
         able = batches.may_interleave(len(text), len(speech), self.family)
         if able and draws.interleaved(epoch, clip.utt, self.settings.bistream_probability):
             return batches.interleaved_sequence(text, speech, self.family)

@@ -28,6 +28,7 @@ from cosytune.base import hyperyaml, manifest
 from cosytune.errors import UserError
 from cosytune.families import Family, Name, New, Shape
 from cosytune.upstream import tree
+from cosytune.upstream.masks import Masks
 
 _MATCHA = Path("third_party") / "Matcha-TTS"
 _PACKAGES = ("cosyvoice", "matcha")
@@ -142,6 +143,27 @@ def load_cosyvoice(model_dir: Path, family: Family) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"cosyvoice\.")  # torch.cuda.amp, every call
     with _quiet(), keep_random_state():
         return cli.CosyVoice2(str(model_dir))
+
+
+@contextlib.contextmanager
+def shared_masks(heads: int, is_even: bool) -> Iterator[Masks]:
+    """Let upstream's flow make each of its masks once, without waiting for the GPU, until the block ends.
+
+    For one forward pass of the encoder and of the estimator with `heads`; is_even: all clips have one length. The mask
+    that the estimator gets has to be bool. One pass at a time in a process.
+    """
+    masks = Masks(heads, is_even)
+    encoder, estimator = _module("cosyvoice.transformer.upsample_encoder"), _module("cosyvoice.flow.decoder")
+    with contextlib.ExitStack() as stack:
+        for module, name, function in (
+            (encoder, "make_pad_mask", masks.padding),
+            (encoder, "add_optional_chunk_mask", masks.chunks),
+            (estimator, "add_optional_chunk_mask", masks.attended),
+            (estimator, "mask_to_bias", masks.bias),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, function)
+        yield masks
 
 
 @contextlib.contextmanager
