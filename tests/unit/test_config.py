@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cosytune import config as configs
-from cosytune import files
+from cosytune import files, otherwise
 from cosytune.errors import UserError
 from cosytune.layout import ROOT, Layout
 from cosytune.record import Record, flatten
@@ -71,10 +71,10 @@ def test_numbers_as_people_write_them(recipe: Path, text: str, value: float) -> 
 
 def test_values_are_yaml(recipe: Path) -> None:
     config = frozen(
-        recipe, "description=a = b: c", "train.modules=[flow]", "export.merged=false", "speaker='007'", "model_dir="
+        recipe, "description=a = b: c", "audio.keep=[a, b]", "export.merged=false", "speaker='007'", "model_dir="
     )
     assert config.description == "a = b: c"
-    assert config.train.modules == ["flow"]
+    assert config.audio.keep == ["a", "b"]
     assert config.export.merged is False
     assert config.speaker == "007"
     assert config.model_dir is None
@@ -321,13 +321,173 @@ def test_overrides_are_kept_as_given(recipe: Path) -> None:
     assert files.read_json(path.parent / "overrides.json") == ["seed=7"]
 
 
-@pytest.mark.parametrize(
-    "given", ["train.llm.learning_rate=.inf", "train.flow.weight_decay=.nan", "train.modules=[llm, llm]"]
-)
+@pytest.mark.parametrize("given", ["train.llm.learning_rate=.inf", "train.flow.weight_decay=.nan", "train.mode=llm"])
 def test_values_that_no_training_can_use_are_refused(given: str) -> None:
     key = given.partition("=")[0]
     with pytest.raises(UserError, match=re.escape(key)):
         configs.parse(configs.parse_override(given), "command line")
+
+
+@pytest.mark.parametrize(
+    ("mode", "modules"), [("joint", ("llm", "flow")), ("llm_only", ("llm",)), ("flow_only", ("flow",))]
+)
+def test_the_mode_names_the_modules(recipe: Path, mode: str, modules: tuple[str, ...]) -> None:
+    assert frozen(recipe, f"train.mode={mode}").train.modules == modules
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "says"),
+    [
+        (["bf16=true", "fp16=true"], "fp16 = True", "bf16 is true, too"),
+        (
+            ["tokens_per_update=4000", "max_tokens_per_batch=1000", "gradient_accumulation_steps=4"],
+            "gradient_accumulation_steps = 4",
+            "tokens_per_update = 4000 says it already",
+        ),
+        (["gradient_accumulation_steps=4"], "gradient_accumulation_steps = 4", "while max_tokens_per_batch is auto"),
+        (["max_steps=0"], "max_steps = 0", "or -1 for num_train_epochs"),
+        (["max_steps=-2"], "max_steps = -2", "or -1 for num_train_epochs"),
+        (["report_to=[wandb, tensorboard, wandb]"], "report_to", "wandb stands twice"),
+        (["lr_scheduler_kwargs={power: 2}"], "lr_scheduler_kwargs", "cosine takes num_cycles, not power"),
+        (
+            ["lr_scheduler_type=linear", "lr_scheduler_kwargs={num_cycles: 2}"],
+            "lr_scheduler_kwargs",
+            "linear takes none, not num_cycles",
+        ),
+        (
+            ["lr_scheduler_type=cosine_with_restarts", "lr_scheduler_kwargs={num_cycles: 1.5}"],
+            "lr_scheduler_kwargs",
+            "must be a whole number",
+        ),
+        (
+            ["lr_scheduler_type=polynomial", "lr_scheduler_kwargs={lr_end: 0.1}"],
+            "lr_scheduler_kwargs",
+            "less than learning_rate (0.0001)",
+        ),
+        (["lr_scheduler_kwargs={num_cycles: 0}"], "lr_scheduler_kwargs", "num_cycles must be greater than 0"),
+        (["adam_beta2=1.0"], "adam_beta2 = 1.0", "less than 1"),
+    ],
+)
+@pytest.mark.parametrize("section", ["train.flow"])
+def test_settings_of_training_that_contradict_each_other(
+    recipe: Path, section: str, given: list[str], key: str, says: str
+) -> None:
+    (message,) = mistakes(recipe, *(f"{section}.{item}" for item in given))
+    assert message.startswith(f"command line: {section}.{key}")
+    assert says in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs"),
+    [
+        ("cosine", "{num_cycles: 0.5}"),
+        ("cosine_with_restarts", "{num_cycles: 3}"),
+        ("polynomial", "{power: 2.0, lr_end: 0.0}"),
+        ("linear", "{}"),
+        ("constant", "{}"),
+        ("constant_with_warmup", "{}"),
+        ("inverse_sqrt", "{}"),
+    ],
+)
+def test_what_a_schedule_takes_is_what_transformers_takes(recipe: Path, kind: str, kwargs: str) -> None:
+    import torch
+    from transformers.optimization import get_scheduler
+
+    settings = frozen(
+        recipe, f"train.llm.lr_scheduler_type={kind}", f"train.llm.lr_scheduler_kwargs={kwargs}"
+    ).train.llm
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=settings.learning_rate)
+    made = get_scheduler(kind, optimizer, 1, 10, dict(settings.lr_scheduler_kwargs))
+    optimizer.step()
+    made.step()
+    assert made.get_last_lr()[0] == pytest.approx(settings.learning_rate)
+
+
+def test_steps_alone_or_a_number_of_batches_are_right(recipe: Path) -> None:
+    config = frozen(
+        recipe,
+        "train.llm.max_steps=100",
+        "train.llm.max_tokens_per_batch=1000",
+        "train.llm.gradient_accumulation_steps=4",
+        "train.flow.tokens_per_update=4000",
+        "low_memory=true",
+    )
+    assert config.train.llm.max_steps == 100
+    assert config.train.llm.gradient_accumulation_steps == 4
+    assert config.train.flow.tokens_per_update == 4000
+
+
+@pytest.mark.parametrize("section", ["train.llm", "train.flow", "train"])
+@pytest.mark.parametrize("name", sorted(otherwise.TRAINING))
+def test_names_of_other_trainers_below_train_are_refused_with_ours(recipe: Path, section: str, name: str) -> None:
+    (message,) = mistakes(recipe, f"{section}.{name}=1")
+    assert message.startswith(f"command line: unknown key '{section}.{name}': ")
+    assert_names_exist(message)
+
+
+@pytest.mark.parametrize("section", ["lora.llm", "lora.flow", "lora"])
+@pytest.mark.parametrize("name", sorted(otherwise.LORA))
+def test_names_of_other_trainers_below_lora_are_refused_with_ours(recipe: Path, section: str, name: str) -> None:
+    (message,) = mistakes(recipe, f"{section}.{name}=1")
+    assert message.startswith(f"command line: unknown key '{section}.{name}': ")
+    assert_names_exist(message)
+
+
+def assert_names_exist(message: str) -> None:
+    """Every dotted name of the advice is a setting."""
+    _, _, advice = message.partition("': ")
+    assert "{at}" not in advice
+    named = re.findall(r"\b(?:train|lora|audio)\.[\w.{},]*\w", advice)
+    assert named or advice.startswith("leave it out")
+    for name in named:
+        for one in (name.replace("{llm,flow}", "llm"), name.replace("{llm,flow}", "flow")):
+            assert flatten(Config(), [one]), one
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("train.llm.batch_size=8", ["train.llm.max_tokens_per_batch", "train.llm.tokens_per_update"]),
+        ("train.flow.per_device_train_batch_size=8", ["train.flow.max_tokens_per_batch"]),
+        ("train.llm.group_by_length=true", ["always"]),
+        ("train.llm.evaluation_strategy=steps", ["train.llm.eval_strategy"]),
+        ("train.llm.load_best_model_at_end=false", ["stage 5 chooses"]),
+        ("train.precision=bf16", ["train.{llm,flow}.bf16=true", "train.{llm,flow}.fp16=true"]),
+        ("train.modules=[llm]", ["train.mode=joint, llm_only or flow_only"]),
+        ("train.flow.lr=1e-4", ["train.flow.learning_rate"]),
+        ("train.llm.max_epoch=200", ["train.llm.num_train_epochs"]),
+        ("train.llm.accum_grad=2", ["train.llm.gradient_accumulation_steps"]),
+        ("train.llm.token_max_length=0", ["no clip is dropped", "audio.max_duration_s"]),
+        ("train.llm.max_frames_in_batch=400", ["train.llm.max_tokens_per_batch"]),
+        ("train.llm.logging_dir=logs", ["exp/<name>/<module>/tensorboard"]),
+        ("train.llm.use_early_stopping=true", ["train.llm.early_stopping_patience"]),
+        ("lora.llm.target_modules=[q_proj]", ["lora.llm.targets"]),
+        ("lora.flow.alpha=32", ["lora.flow.lora_alpha"]),
+        ("lora.rank=8", ["lora.{llm,flow}.r"]),
+        ("token_max_length=0", ["no clip is dropped"]),
+        ("lr=1e-4", ["train.{llm,flow}.learning_rate"]),
+    ],
+)
+def test_what_to_write_instead(recipe: Path, wrong: str, says: list[str]) -> None:
+    (message,) = mistakes(recipe, wrong)
+    assert all(word in message for word in says), message
+
+
+def test_upstreams_own_words_belong_to_its_own_section(recipe: Path) -> None:
+    settings = frozen(recipe, "train.upstream.max_epoch=3", "train.upstream.accum_grad=4").train.upstream
+    assert (settings.max_epoch, settings.accum_grad) == (3, 4)
+    assert "did you mean 'train.upstream.max_frames_in_batch'" in mistakes(recipe, "train.upstream.max_frames=4")[0]
+
+
+def test_the_card_is_no_part_of_what_a_stage_was_made_with(recipe: Path) -> None:
+    """A finished run stays finished on another machine; a preset by name counts by the settings that it brings."""
+    for one in STAGES:
+        finish(recipe, one.name, frozen(recipe))
+    assert frozen(recipe, "low_memory=true", first=8, last=8).low_memory
+    messages = mistakes(recipe, "hardware=a100-40", first=8, last=8)
+    changed = {message.partition(" was ")[0] for message in messages}
+    assert {"lora.llm.r", "train.flow.max_tokens_per_batch"} <= changed
+    assert all("stage 4 (train)" in message for message in messages)
 
 
 def test_lengths_of_clips_that_cannot_be_cut(recipe: Path) -> None:
@@ -355,7 +515,10 @@ def test_lengths_that_contradict_each_other(recipe: Path, given: str, says: str)
     ("given", "remedy"),
     [
         ("audio.keep=l2-x", "command line: audio.keep = 'l2-x': write audio.keep=[l2-x]"),
-        ("train.modules=llm", "command line: train.modules = 'llm': write train.modules=[llm]"),
+        (
+            "train.llm.report_to=mlflow",
+            "command line: train.llm.report_to = 'mlflow': write train.llm.report_to=[mlflow]",
+        ),
         ("evaluate.sentences=a b", "command line: evaluate.sentences = 'a b': write 'evaluate.sentences=[a b]'"),
     ],
 )

@@ -111,8 +111,8 @@ def test_a_known_state_spares_the_hashing(layout: Layout, monkeypatch: pytest.Mo
 
 
 def test_flatten_names_every_setting_below_a_section() -> None:
-    flat = flatten(Config(), ("seed", "train.llm", "train.modules"))
+    flat = flatten(Config(), ("seed", "train.llm", "train.mode"))
     assert flat["seed"] == 1986
     assert flat["train.llm.learning_rate"] == Config().train.llm.learning_rate
-    assert flat["train.modules"] == ["llm", "flow"]
+    assert flat["train.mode"] == "joint"
     assert not [name for name in flat if name.startswith("train.flow")]

@@ -2,9 +2,10 @@
 
     python -m cosytune.config egs/demo --exp default seed=7      # prints the path of exp/default/config.yaml
 
-Layers: the schema's defaults < conf.yaml < key=value. All errors are reported at once; an unknown key is answered
-with the nearest right name. A run that starts after stage -1 continues its experiment: it keeps the key=value
-settings of the run before. A key that a finished stage used may change only in a run that runs this stage again.
+Layers: the schema's defaults < the preset that `hardware` names < conf.yaml < key=value. All errors are reported at
+once; an unknown key is answered with what it is called here, or with the nearest right name. A run that starts after
+stage -1 continues its experiment: it keeps the key=value settings of the run before. A key that a finished stage used
+may change only in a run that runs this stage again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cosytune import families, files, locks
+from cosytune import families, files, locks, otherwise, presets
 from cosytune.errors import UserError, run_main
 from cosytune.layout import ROOT, Layout
 from cosytune.record import Change, Record, flatten
@@ -114,10 +115,30 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
 
 
 def read_recipe(layout: Layout, overrides: Sequence[str] = ()) -> Config:
-    """`conf.yaml` and the command line above the defaults, checked."""
+    """The preset, `conf.yaml` and the command line above the defaults, checked."""
     overriding = merge([parse_override(item) for item in overrides])
     source = layout.conf.relative_to(ROOT) if layout.conf.is_relative_to(ROOT) else layout.conf
-    return parse(merge([_read_yaml(layout.conf), overriding]), str(source), overriding)
+    given = merge([_read_yaml(layout.conf), overriding])
+    return parse(merge([_preset(given), given]), str(source), overriding)
+
+
+def _preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the preset that `given` names, less what it says in other words; none for a name that is none."""
+    name = given.get("hardware")
+    if name not in presets.names():
+        return {}  # auto, or a mistake, which the schema finds
+    values = _read_yaml(presets.path(name))
+    training = given.get("train")
+    for module, settings in values["train"].items():
+        asked = training.get(module) if isinstance(training, Mapping) else None
+        for key, others in _SAY_IT_TOO.items():
+            if isinstance(asked, Mapping) and any(asked.get(other, "auto") not in ("auto", False) for other in others):
+                settings.pop(key, None)
+    return values
+
+
+_SAY_IT_TOO = {"gradient_accumulation_steps": ["tokens_per_update"], "bf16": ["fp16"], "fp16": ["bf16"]}
+"""Settings of a preset that give way when one of the others is set by hand: both at once would be a contradiction."""
 
 
 def find_recipe(given: Path) -> Path:
@@ -240,6 +261,8 @@ def _explain(error: Any) -> tuple[str, str]:
     known = _all_keys(Config)
     if error["type"] == "extra_forbidden":
         key = ".".join(location)
+        if advice := otherwise.called_here(location):
+            return key, f"unknown key '{key}': {advice}"
         # `lerning_rate` alone and `train.lm.learning_rate` are both meant to be found.
         tails = {name.rpartition(".")[2]: name for name in reversed(known)}
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or [

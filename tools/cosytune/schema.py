@@ -5,9 +5,13 @@ The layers above (`config.py`) only override what stands here. An unknown key or
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from cosytune import presets
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -159,7 +163,7 @@ class ModuleTrainConfig(Section):
     learning_rate: Positive = 1e-4
     num_train_epochs: PositiveInt = 10
     max_steps: int = -1
-    """Updates; above 0 it wins over num_train_epochs."""
+    """Updates; above 0 it wins over num_train_epochs, which -1 leaves in charge."""
     lr_scheduler_type: Literal[
         "linear",
         "cosine",
@@ -170,7 +174,7 @@ class ModuleTrainConfig(Section):
         "inverse_sqrt",
     ] = "cosine"
     lr_scheduler_kwargs: dict[str, float | int] = Field(default_factory=dict)
-    """num_cycles of cosine_with_restarts, power of polynomial."""
+    """num_cycles of cosine (0.5: down to 0) and cosine_with_restarts (1); power (1) and lr_end (1e-7) of polynomial."""
     warmup_ratio: Fraction = 0.05
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Above 0 it wins over warmup_ratio."""
@@ -184,16 +188,20 @@ class ModuleTrainConfig(Section):
     """Accepted because guides name it: LLM and flow share no parameter, and Adam undoes a constant factor."""
     bf16: bool | Literal["auto"] = "auto"
     fp16: bool | Literal["auto"] = "auto"
-    """Both auto: bf16 from compute capability 8.0 up, fp16 with loss scaling below, fp32 on a CPU. Both false: fp32."""
+    """Both auto: bf16 from compute capability 8.0 up, fp16 with loss scaling below, fp32 on a CPU. Both false: fp32.
+    One of them false: the other where the card has it."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
+    """Compute activations twice instead of keeping them: a third slower, a tenth of the memory for each token. auto:
+    where the card would not have room for a batch without it."""
     torch_compile: bool = False
     tokens_per_update: PositiveInt | Literal["auto"] = "auto"
-    """The effective batch: text and speech tokens between two updates, over all processes; auto: 2000, or less so that
-    an epoch has 4 updates."""
+    """The effective batch: text and speech tokens between two updates, over all processes (flow: speech tokens); auto:
+    2000, or less so that an epoch has 4 updates."""
     max_tokens_per_batch: PositiveInt | Literal["auto"] = "auto"
     """What one forward pass holds, padding included: memory, not learning. auto: what the card has room for."""
     gradient_accumulation_steps: PositiveInt | Literal["auto"] = "auto"
-    """A number: tokens_per_update is that many times max_tokens_per_batch. auto: as many as it takes."""
+    """A number: tokens_per_update is that many times max_tokens_per_batch, which has to be a number, too. auto: as many
+    as it takes."""
     dataloader_num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     logging_steps: PositiveInt = 5
     eval_strategy: Literal["epoch", "steps"] = "epoch"
@@ -211,6 +219,71 @@ class ModuleTrainConfig(Section):
     """Training ends at the first evaluation before which the train loss was at or below it."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """null: the recipe's."""
+
+    @field_validator("max_steps")
+    @classmethod
+    def _a_number_of_updates(cls, steps: int) -> int:
+        if steps > 0 or steps == -1:
+            return steps
+        raise ValueError("write a number of updates, or -1 for num_train_epochs")
+
+    @field_validator("lr_scheduler_kwargs")
+    @classmethod
+    def _suit_the_schedule(cls, given: dict[str, float | int], info: ValidationInfo) -> dict[str, float | int]:
+        if "lr_scheduler_type" in info.data:  # else it has a fault of its own
+            _check_schedule(info.data["lr_scheduler_type"], given, info.data.get("learning_rate"))
+        return given
+
+    @field_validator("fp16")
+    @classmethod
+    def _one_precision(cls, fp16: bool | str, info: ValidationInfo) -> bool | str:
+        if fp16 is True and info.data.get("bf16") is True:
+            raise ValueError("bf16 is true, too; leave one of them out")
+        return fp16
+
+    @field_validator("gradient_accumulation_steps")
+    @classmethod
+    def _one_effective_batch(cls, steps: int | str, info: ValidationInfo) -> int | str:
+        if steps == "auto":
+            return steps
+        if (tokens := info.data.get("tokens_per_update", "auto")) != "auto":
+            raise ValueError(
+                f"tokens_per_update = {tokens} says it already: one follows from the other; leave one of them out"
+            )
+        if info.data.get("max_tokens_per_batch") == "auto":
+            raise ValueError(
+                "a number of batches means nothing while max_tokens_per_batch is auto; set that to a number, too, or "
+                "set tokens_per_update instead"
+            )
+        return steps
+
+    @field_validator("report_to")
+    @classmethod
+    def _each_once(cls, trackers: list[str]) -> list[str]:
+        if twice := sorted({name for name in trackers if trackers.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)} stands twice")
+        return trackers
+
+
+_SCHEDULE_TAKES = {
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("power", "lr_end"),
+}
+
+
+def _check_schedule(kind: str, given: Mapping[str, float | int], learning_rate: float | None) -> None:
+    """What transformers would refuse after the model was loaded, or leave out without a word."""
+    takes = _SCHEDULE_TAKES.get(kind, ())
+    if others := [name for name in given if name not in takes]:
+        holders = [f"{name} takes {' and '.join(names)}" for name, names in _SCHEDULE_TAKES.items()]
+        raise ValueError(f"{kind} takes {' and '.join(takes) or 'none'}, not {', '.join(others)}; {', '.join(holders)}")
+    if wrong := [name for name, value in given.items() if value < 0 or (value == 0 and name != "lr_end")]:
+        raise ValueError(f"{' and '.join(wrong)} must be greater than 0")
+    if kind == "cosine_with_restarts" and given.get("num_cycles", 1) % 1:
+        raise ValueError("num_cycles of cosine_with_restarts must be a whole number")
+    if learning_rate is not None and given.get("lr_end", 0) >= learning_rate:
+        raise ValueError(f"lr_end must be less than learning_rate ({learning_rate})")
 
 
 class LlmTrainConfig(ModuleTrainConfig):
@@ -295,10 +368,12 @@ class Config(Section):
     """A model directory of your own instead of pretrained_models/<base's name>."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1986
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    hardware: str = "auto"
-    """auto: the card at hand settles what is auto in train.*; or a preset of tools/cosytune/presets by name."""
+    hardware: str = presets.AUTO
+    """auto: the card at hand settles what is auto in train.*; or a preset of tools/cosytune/presets by name, whose
+    values conf.yaml and key=value override. A preset changes the effective batch and the adapters' ranks, too."""
     low_memory: bool = False
-    """For cards of 4 to 8 GB: the smallest batches, activations computed twice, no audio samples."""
+    """For cards of 4 to 8 GB: the smallest batches, activations computed twice, no audio samples. What train.* sets by
+    value, or a preset does, stays."""
     upstream: UpstreamConfig = UpstreamConfig()
     audio: AudioConfig = AudioConfig()
     transcribe: TranscribeConfig = TranscribeConfig()
@@ -308,3 +383,12 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @field_validator("hardware")
+    @classmethod
+    def _a_preset(cls, name: str) -> str:
+        known = presets.names()
+        if name in (presets.AUTO, *known):
+            return name
+        (near,) = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
+        raise ValueError(f"no such preset; did you mean '{near}'? There are auto, {', '.join(known)}")
