@@ -57,6 +57,35 @@ def test_a_killed_writer_leaves_the_former_file(tmp_path: Path) -> None:
     )
     assert killed.returncode == -signal.SIGKILL
     assert files.read_json(path) == {"update": 1}
+    assert len(list(tmp_path.iterdir())) == 2
+    write = "import sys; from pathlib import Path; from cosytune import files; files.write_json(Path(sys.argv[1]), 3)"
+    subprocess.run(
+        [sys.executable, "-c", write, str(tmp_path / "other.json")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        check=True,
+    )
+    assert {found.name for found in tmp_path.iterdir()} == {"state.json", "other.json"}, "what was half written is gone"
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from cosytune import files\n"
+        "with files.atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('whole'); print('half', flush=True); sys.stdin.readline()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "theirs.json")],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "half\n"
+    files.write_text(tmp_path / "ours.json", "ours")
+    writer.communicate("\n")
+    assert writer.returncode == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"theirs.json": "whole", "ours.json": "ours"}
 
 
 def test_json_is_readable_by_people(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,17 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_TEMPORARY = ".tmp-"
+_swept: set[Path] = set()
+
 
 @contextmanager
 def atomic_path(destination: Path) -> Iterator[Path]:
     """A temporary path beside `destination`, with the same suffix; fsynced and renamed to it if the block succeeds.
 
-    A killed or failed block leaves `destination` as it was.
+    A killed or failed block leaves `destination` as it was. What a killed one leaves half written is removed by the
+    next process that writes in that directory.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=".", suffix=f".tmp{destination.suffix}")
-    os.close(handle)
-    temporary = Path(name)
+    _sweep(destination.parent)
+    handle, temporary = _begin(destination)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600: the result should be readable like any other file
@@ -31,7 +35,44 @@ def atomic_path(destination: Path) -> Iterator[Path]:
         temporary.replace(destination)
         fsync(destination.parent)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _begin(destination: Path) -> tuple[int, Path]:
+    """An empty temporary file, and the handle whose lock says that somebody is writing it."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=destination.parent, prefix=_TEMPORARY, suffix=destination.suffix)
+        _lock(handle)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process has swept it before it was locked
+
+
+def _sweep(directory: Path) -> None:
+    """Remove, once a process, what killed ones have left in `directory`; the system has freed their locks."""
+    if directory in _swept:
+        return
+    _swept.add(directory)
+    for path in directory.glob(f"{_TEMPORARY}*"):
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError:  # finished in this moment, or another user's
+            continue
+        try:
+            if _lock(handle):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds it; never on a file system that knows no locks, where nothing is swept."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def fsync(path: Path) -> None:
