@@ -5,16 +5,22 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cosytune import base, families
+from cosytune.families import Family
 from cosytune.layout import Layout
-from cosytune.schema import Config
+from cosytune.schema import Config, Module
 from cosytune.training import torchrun
 
 if TYPE_CHECKING:
-    from cosytune.training.trainer import Job
+    from peft import PeftModel
+
+    from cosytune.features.cache import FeatureCache
+    from cosytune.training.hardware import Setup
+    from cosytune.training.trainer import Job, Listen
 
 
 def features(layout: Layout) -> list[Path]:
@@ -28,13 +34,13 @@ def weights(config: Config, name: str) -> str:
     return {"llm": family.llm, "flow": family.flow}[name]
 
 
-def make(config: Config, layout: Layout, name: str) -> Job:
-    """The module `name` (llm, flow) on the CPU, to be trained by this process."""
+def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Job:
+    """The module `name` (llm, flow), to be trained by this process. `share`: of the GPU's memory."""
     from cosytune.features import cache
-    from cosytune.training import adapters, tasks, trainer
-    from cosytune.training.hardware import Setup
+    from cosytune.training import adapters, hardware, tasks, trainer
     from cosytune.upstream import bridge
 
+    _take_gpu()
     model_dir, family = base.locate(config), families.get(config.model)
     settings, lora = getattr(config.train, name), getattr(config.lora, name)
     module: Any = {"llm": bridge.build_llm, "flow": bridge.build_flow}[name](model_dir, family)
@@ -44,18 +50,63 @@ def make(config: Config, layout: Layout, name: str) -> Job:
     model = adapters.attach(module, lora, family.lora_targets[name], config.seed)
     if torchrun.rank() == 0:
         print(adapters.describe(model, name))
-    _take_gpu()
+    card = hardware.card(config.device)
+    _, parameters = adapters.count(model)
+    setup = hardware.settle(name, settings, config.train, config.low_memory, card, parameters, share)
+    _fit(model, name, setup, settings.torch_compile)
     train, cv = (cache.open(path) for path in features(layout))
     seed = config.seed if settings.seed is None else settings.seed
-    return trainer.Job(name, layout.module(name), model, task, settings, Setup(), seed, config.device, train, cv)
+    device = "cpu" if card is None else "cuda"
+    return trainer.Job(
+        name=name,
+        directory=layout.module(name),
+        model=model,
+        task=task,
+        settings=settings,
+        setup=setup,
+        seed=seed,
+        device=device,
+        train=train,
+        cv=cv,
+        distributed=config.train.distributed,
+        listen=_listener(name, model_dir, family, cv, seed, device, setup) if setup.audio_samples else None,
+    )
 
 
-def run(config: Config, layout: Layout, names: Iterable[str]) -> None:
+def _fit(model: PeftModel, name: Module, setup: Setup, torch_compile: bool) -> None:
+    """Make the model what the card has room and speed for."""
+    import torch
+
+    from cosytune.training import checkpointing, compiling, frozen
+
+    if setup.precision != "fp32":
+        frozen.halve(model, torch.float16 if setup.precision == "fp16" else torch.bfloat16)
+    if torch_compile:
+        compiling.compiled(model, name)
+    if setup.gradient_checkpointing:
+        checkpointing.enable(model, name)
+
+
+def _listener(
+    name: Module, model_dir: Path, family: Family, cv: FeatureCache, seed: int, device: str, setup: Setup
+) -> Listen:
+    """The first texts of the cv clips, to be heard at every evaluation."""
+    import torch
+
+    from cosytune.training import machine, samples
+
+    place = torch.device(device)
+    clips = [cv[index] for index in range(min(samples.CLIPS, len(cv)))]
+    context = partial(machine.autocast, place, setup.precision)
+    return samples.Studio(name, model_dir, family, clips, seed, place, context).listen
+
+
+def run(config: Config, layout: Layout, names: Iterable[str], share: float = 1.0) -> None:
     """Train the modules in this process, one after the other; raises signals.Stopped after a signal."""
     from cosytune.training import trainer
 
     for name in names:
-        trainer.train(make(config, layout, name))
+        trainer.train(make(config, layout, cast("Module", name), share))
         gc.collect()  # the next module needs the room
 
 
