@@ -40,7 +40,7 @@ class Ranks:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks, in place."""
         if self.size > 1:
-            _together(lambda: dist.all_reduce(tensor))
+            together(lambda: dist.all_reduce(tensor))
         return tensor
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
@@ -55,6 +55,12 @@ class Ranks:
         sizes = [gradient.numel() for gradient in gradients]
         for parameter, summed in zip(parameters, flat.split(sizes), strict=True):
             parameter.grad = summed.view_as(parameter)
+
+    def concatenate(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The vectors of all ranks, equally long, one after the other."""
+        joined = tensor.new_empty(self.size * tensor.numel())
+        together(lambda: dist.all_gather_into_tensor(joined, tensor.contiguous()))
+        return joined
 
     def most(self, value: int, device: torch.device) -> int:
         """The largest value of all ranks."""
@@ -74,7 +80,7 @@ class Ranks:
                 answer = [(True, make())]
             except Exception as failure:
                 answer = [(False, failure)]
-        _together(lambda: dist.broadcast_object_list(answer, src=0, group=self.waiting))
+        together(lambda: dist.broadcast_object_list(answer, src=0, group=self.waiting))
         succeeded, value = answer[0]
         if not succeeded:
             raise value
@@ -84,7 +90,7 @@ class Ranks:
     def wait(self) -> None:
         """Until all are here, however long one has work of its own."""
         if self.size > 1:
-            _together(lambda: dist.barrier(group=self.waiting))
+            together(lambda: dist.barrier(group=self.waiting))
 
 
 def join(device: torch.device) -> Ranks:
@@ -98,7 +104,8 @@ def join(device: torch.device) -> Ranks:
     return Ranks(dist.get_rank(), size, waiting)
 
 
-def _together(exchange: Callable[[], Any]) -> None:
+def together(exchange: Callable[[], Any]) -> None:
+    """Exchange something with the other ranks. Raises UserError when one of them is gone or hangs."""
     try:
         exchange()
     except RuntimeError as failure:  # gloo's and NCCL's own words for a closed connection or a time-out

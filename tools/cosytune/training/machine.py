@@ -123,18 +123,7 @@ class Plain:
         self.model.train()
         targets = self.ranks.sum(self._count(sum(batch.targets for batch in micro_batches)))
         figures = torch.zeros(3, dtype=torch.float64, device=self.device)  # total, right, and whether they are counted
-        trouble = 0
-        try:
-            for batch in micro_batches:
-                if should_stop():
-                    trouble = _STOP
-                    break
-                loss = self._forward(batch)
-                self._scaled(loss.total * self.settings.loss_weight / targets).backward()
-                _add(figures, loss)
-        except (RuntimeError, MemoryError) as failure:
-            trouble = _memory_trouble(failure)
-        self._agree(trouble)
+        self._accumulate(micro_batches, targets, figures, should_stop)
         self.ranks.sum_gradients(self.parameters)
         self.ranks.sum(figures)
         norm = self._clipped_norm()
@@ -160,7 +149,7 @@ class Plain:
                         _add(figures, self._forward(batch))
                         figures[3] += batch.targets
                 except (RuntimeError, MemoryError) as failure:
-                    trouble = _memory_trouble(failure)
+                    trouble = memory_trouble(failure)
         self._agree(trouble)
         self.ranks.wait()
         total, correct, counted, targets = self.ranks.sum(figures).tolist()
@@ -172,7 +161,7 @@ class Plain:
 
     def contents(self, position: Mapping[str, Any]) -> dict[str, bytes]:
         state = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "rng": torch.get_rng_state(),
@@ -185,7 +174,7 @@ class Plain:
     def restore(self, checkpoint_dir: Path) -> dict[str, Any]:
         adapters.restore(self.model, checkpoint_dir)
         state = files.read_torch(checkpoint_dir / STATE)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._take_optimizer_state(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -197,15 +186,35 @@ class Plain:
     def _is_fused(self) -> bool:
         return bool(self.optimizer.defaults.get("fused"))
 
+    def _optimizer_state(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def _take_optimizer_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
+    def _accumulate(
+        self, micro_batches: Sequence[Batch], targets: torch.Tensor, figures: torch.Tensor, should_stop: ShouldStop
+    ) -> None:
+        """Add up gradients and figures of this rank's micro-batches. Raises OutOfMemory, Interrupted: on every rank."""
+        trouble = 0
+        try:
+            for batch in micro_batches:
+                if should_stop():
+                    trouble = _STOP
+                    break
+                loss = self._forward(batch)
+                self._backward(loss.total * self.settings.loss_weight / targets)
+                _add(figures, loss)
+        except (RuntimeError, MemoryError) as failure:
+            trouble = memory_trouble(failure)
+        self._agree(trouble)
+
     def _forward(self, batch: Batch) -> Loss:
         with autocast(self.device, self.setup.precision):
             return self.objective(self.model.get_base_model(), batch.to(self.device))
 
-    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
-        if self.scaler is None:
-            return loss
-        scaled: torch.Tensor = self.scaler.scale(loss)
-        return scaled
+    def _backward(self, loss: torch.Tensor) -> None:
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def _clipped_norm(self) -> torch.Tensor:
         if self.scaler is not None:
@@ -251,6 +260,8 @@ def assemble(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = _optimizer(parameters, settings, setup)
     scaler = torch.amp.grad_scaler.GradScaler(device.type) if setup.precision == "fp16" else None
+    if scaler is not None:
+        scaler.scale(torch.zeros((), device=device))  # it begins with its first use; a rank may have no clip at first
     scheduler = _scheduler(optimizer, settings, total_updates)
     return Plain(model, objective, settings, setup, device, ranks, optimizer, scheduler, scaler, parameters)
 
@@ -267,7 +278,7 @@ def position(checkpoint_dir: Path) -> dict[str, Any]:
     return found
 
 
-def _memory_trouble(failure: Exception) -> int:
+def memory_trouble(failure: Exception) -> int:
     """CUDA's own error, or what torch says when a CPU has no memory left; any other is raised again."""
     if isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or any(words in str(failure) for words in _SHORTAGE):
         return _NO_ROOM
