@@ -187,6 +187,7 @@ def _print_table(module: str, bench: Bench, figures: dict[str, list[Figures]]) -
     _row("s per pass over unique clips", figures, lambda one: one.pass_s, goal if per_update == "pass" else "")
     _row("the same, were (a) to read each clip once", figures, lambda one: one.pass_s * clips / one.served, "")
     _row("s per update", figures, lambda one: one.pass_s / one.updates, goal if per_update == "step" else "")
+    _row("CPU s per update", figures, lambda one: one.cpu_s / one.updates, "")
     memory = f"<= {MEMORY_GOAL:g} of (a)"
     _row("peak memory, GB", figures, lambda one: one.peak_bytes / 1e9, memory, shares=True)
     _row("checkpoint, MB", figures, lambda one: one.saved_bytes / 1e6, f"<= 1/{CHECKPOINT_GOAL} of (a)", skip="b")

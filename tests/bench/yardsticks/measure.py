@@ -8,6 +8,7 @@ yet and whose peak memory is its own; and only one variant is in memory at a tim
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import shutil
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 from cosytune.families import Family
+from cosytune.training import signals
 
 from . import corpus as corpora
 from . import ours, theirs
@@ -50,9 +52,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Figures:
-    """pass_s: once through what was served. peak_bytes: resident, on a GPU what torch reserved there."""
+    """pass_s: once through what was served. cpu_s: of all threads of the training process meanwhile, which other work on
+    the machine disturbs less. peak_bytes: resident, on a GPU what torch reserved there.
+    """
 
     pass_s: float
+    cpu_s: float
     served: int
     updates: int
     peak_bytes: int
@@ -64,7 +69,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns in a forked process; ends this one when that one fails."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(sender, function, arguments))
+    child = context.Process(target=_answer, args=(os.getpid(), sender, function, arguments))
     child.start()
     sender.close()
     try:
@@ -77,7 +82,8 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     return answer
 
 
-def _answer(sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(parent: int, sender: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signals.die_with_parent(parent)
     try:
         sender.send(function(*arguments))
     except Exception:
@@ -103,17 +109,17 @@ def run(variant: str, module: nn.Module, bench: Bench, number: int) -> Figures:
         if device.type == "cuda":  # every shape once: torch reserves memory and picks kernels by shape
             one_pass(bench.corpus)
         wait(device)
-        started_s = time.monotonic()
+        started_s, cpu_started_s = time.monotonic(), time.process_time()
         served = one_pass(bench.corpus)
         wait(device)
-        pass_s = time.monotonic() - started_s
+        pass_s, cpu_s = time.monotonic() - started_s, time.process_time() - cpu_started_s
         started_s = time.monotonic()
         (scratch / "saved").mkdir()
         written = save(scratch / "saved")
         save_s = time.monotonic() - started_s
         saved_bytes = sum(path.stat().st_size for path in written)
         count = len(_updates(bench, bench.corpus)) * served // len(bench.corpus.features)
-        return Figures(pass_s, served, count, _peak_bytes(device), save_s, saved_bytes)
+        return Figures(pass_s, cpu_s, served, count, _peak_bytes(device), save_s, saved_bytes)
     finally:
         shutil.rmtree(scratch)
 
