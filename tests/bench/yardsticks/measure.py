@@ -52,7 +52,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Figures:
-    """pass_s: once through what was served. cpu_s: of all threads of the training process meanwhile, which other work on
+    """pass_s: once through what was served. cpu_s: of all threads of the training process, which other work on
     the machine disturbs less. peak_bytes: resident, on a GPU what torch reserved there.
     """
 
