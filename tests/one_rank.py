@@ -1,13 +1,14 @@
 """One process of a training run, as torchrun starts it: python tests/one_rank.py RUN.json
 
-RUN.json has the arguments of `training_data.make_job`: name, model_dir, directory, train, cv (paths) and settings; and
-`dropout`: whether there is any.
+RUN.json has the arguments of `training_data.make_job`: name, model_dir, directory, train, cv (paths) and settings;
+`dropout`: whether there is any; and `distributed`: ddp or deepspeed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,10 +31,9 @@ def main() -> int:
         lora=LoraConfig(r=4, lora_dropout=0.05 if given["dropout"] else 0.0),
         **given["settings"],
     )
+    job = replace(job, distributed=given["distributed"])
     if not given["dropout"]:
-        for layer in job.model.modules():
-            if isinstance(layer, torch.nn.Dropout):
-                layer.p = 0.0
+        training_data.drop_nothing(job)
     try:
         trainer.train(job)
     except trainer.Stopped as stopped:

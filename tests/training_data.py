@@ -124,6 +124,13 @@ def _task(name: str, settings: Any) -> Task:
     return tasks.LlmTask(settings, FAMILY) if name == "llm" else tasks.FlowTask(settings, guidance_dropout=0.2)
 
 
+def drop_nothing(job: Job) -> None:
+    """Turn the dropout of the base off; that of the adapters is a setting."""
+    for layer in job.model.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+
+
 def history(job: Job) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (job.directory / "history.jsonl").read_text().splitlines()]
 

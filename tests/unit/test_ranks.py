@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from cosytune.layout import ROOT
+import rank_runs
 from cosytune.training import checkpoint
-from training_data import write_subset
-
-ONE_RANK = ROOT / "tests" / "one_rank.py"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A run of some processes: its directory, exit status and what it printed."""
-
-    directory: Path
-    status: int
-    output: str
-
-    def losses(self, kind: str) -> list[float]:
-        lines = (self.directory / "history.jsonl").read_text().splitlines()
-        return [line["loss"] for line in map(json.loads, lines) if line["kind"] == kind]
-
-
-Start = Callable[..., "subprocess.Popen[str]"]
+from rank_runs import Start, finish
 
 
 @pytest.fixture
 def start(tiny_model: Path, training_features: Path, tmp_path: Path) -> Start:
-    """Start a run of `ranks` processes; nine micro-batches of three clips and less, so that no rank has as many."""
-    train, cv = tmp_path / "train.arrow", tmp_path / "cv.arrow"
-    write_subset(training_features, train, [0, 1, 2, 3, 4, 5])
-    write_subset(training_features, cv, [6, 7])
-
-    def begin(name: str, directory: str, ranks: int, dropout: bool = False, **settings: Any) -> subprocess.Popen[str]:
-        run = tmp_path / f"{directory}.json"
-        defaults = {"learning_rate": 0.003, "num_train_epochs": 2, "logging_steps": 1, "save_total_limit": 10}
-        values = {"name": name, "model_dir": str(tiny_model), "directory": str(tmp_path / directory)}
-        values |= {"train": str(train), "cv": str(cv), "dropout": dropout, "settings": defaults | settings}
-        run.write_text(json.dumps(values))
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-        path = os.pathsep.join([str(ROOT / "tools"), str(ROOT / "tests")])
-        return subprocess.Popen(
-            [sys.executable, *launcher, str(ONE_RANK), str(run)],
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    return begin
-
-
-def finish(process: subprocess.Popen[str], directory: Path, timeout_s: float = 240) -> Trained:
-    output, _ = process.communicate(timeout=timeout_s)
-    return Trained(directory, process.returncode, output)
+    return rank_runs.starter(tiny_model, training_features, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])

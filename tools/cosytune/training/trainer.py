@@ -22,7 +22,7 @@ from cosytune import files
 from cosytune.errors import UserError
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import ModuleTrainConfig
-from cosytune.training import checkpoint, distributed, draws, journal, loader, machine, plan, resume, signals
+from cosytune.training import checkpoint, distributed, draws, journal, loader, machine, plan, resume, signals, zero
 from cosytune.training.draws import Epoch
 from cosytune.training.hardware import Setup
 from cosytune.training.journal import Journal, Silent
@@ -72,10 +72,9 @@ def train(job: Job) -> Position:
         device = torch.device("cuda" if job.device != "cpu" and torch.cuda.is_available() else "cpu")
         ranks = distributed.join(device)
         planned = _plan(job)
-        tools = machine.assemble(
-            job.model, job.task.loss, job.settings, job.setup, planned.total_updates, device, ranks
-        )
-        found = ranks.from_first(partial(resume.find, job.directory))
+        assemble = zero.assemble if job.distributed == "deepspeed" else machine.assemble
+        tools = assemble(job.model, job.task.loss, job.settings, job.setup, planned.total_updates, device, ranks)
+        found = ranks.from_first(partial(resume.find, job.directory, job.settings.save_total_limit))
         position = Position.read(tools.restore(found)) if found else Position()
         with journal.open(job.directory, job.name, planned, position, job.settings.report_to, ranks.is_first) as notes:
             return Run(job, tools, planned, position, notes, stop).go()
@@ -230,6 +229,7 @@ class Run:
         contents = self.tools.contents(asdict(self.position))
 
         def write() -> None:
+            self.notes.sync()
             checkpoint.write(job.directory, contents, update, epoch, cv_loss, train_loss)
             checkpoint.prune(job.directory, job.settings.save_total_limit, self.position.best_update)
 
