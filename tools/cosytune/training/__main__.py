@@ -36,8 +36,8 @@ def main() -> None:
 def _train_for(launcher: Launcher) -> None:
     """What goes wrong is said by the stage, which knows what came first; a traceback is ours."""
     try:
-        config, layout, module = _arguments()
-        job.run(config, layout, [module])
+        config, layout, module, share = _arguments()
+        job.run(config, layout, [module], share)
     except UserError as mistake:
         launcher.report(mistake.messages)
         sys.exit(mistake.exit_status)
@@ -54,24 +54,27 @@ def _train_for(launcher: Launcher) -> None:
 
 def _train_alone() -> None:
     """By hand, for a module that stage 4 has begun."""
-    config, layout, module = _arguments()
+    config, layout, module, share = _arguments()
     if not (layout.module(module) / runs.RUN).exists():
         raise UserError(
             f"{layout.module(module)}: stage 4 has not begun there; run python -m cosytune.stages.train {layout.config}"
         )
     done = layout.exp_dir / "done"  # the stage holds the same lock
     with locks.nobody_else(layout.exp_dir, done) if torchrun.rank() == 0 else nullcontext():
-        job.run(config, layout, [module])
+        job.run(config, layout, [module], share)
 
 
-def _arguments() -> tuple[Config, Layout, str]:
+def _arguments() -> tuple[Config, Layout, str, float]:
     parser = argparse.ArgumentParser(
         prog="python -m cosytune.training", description="Train one module, as stage 4 does: a rank of it, or all of it."
     )
     parser.add_argument("config", type=Path, help="exp/<name>/config.yaml, as run.sh froze it")
     parser.add_argument("module", choices=MODULES)
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the GPU's memory, where the other module trains too"
+    )
     arguments = parser.parse_args()
-    return *configs.load(arguments.config), arguments.module
+    return *configs.load(arguments.config), arguments.module, arguments.share
 
 
 if __name__ == "__main__":
