@@ -218,7 +218,14 @@ def test_the_real_numbers_give_the_published_sizes():
 
 
 @pytest.mark.parametrize(
-    ("module", "group", "count"), [("llm", "default", 14), ("flow", "default", 59), ("flow", "speaker", 2)]
+    ("module", "group", "count"),
+    [
+        ("llm", "default", 14),
+        ("llm", "minimal", 4),
+        ("flow", "default", 59),
+        ("flow", "minimal", 18),
+        ("flow", "speaker", 2),
+    ],
 )
 def test_lora_targets_are_linear_layers(module: str, group: str, count: int):
     tree = {"llm": bridge.new_llm, "flow": bridge.new_flow}[module](FAMILY, FAMILY.tiny)

@@ -152,7 +152,8 @@ class LoraConfig(Section):
     use_rslora: bool = False
     use_dora: bool = False
     targets: list[str] = Field(default=["default"], min_length=1)
-    """Groups of layers (default, speaker) or regular expressions over module names."""
+    """Groups of layers or regular expressions over module names. default: attention and feed-forward; minimal: queries
+    and values alone; speaker (flow): what carries timbre besides."""
 
 
 class ModuleTrainConfig(Section):

@@ -64,6 +64,8 @@ _FLOW_LAYERS = (
     r"encoder\.(encoders|up_encoders)\.\d+\.(self_attn\.linear_(q|k|v|out|pos)|feed_forward\.w_[12])"
     r"|decoder\.estimator\..*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
 )
+_LLM_MINIMUM = r"llm\.model\.model\.layers\.\d+\.self_attn\.[qv]_proj"
+_FLOW_MINIMUM = r"encoder\.(encoders|up_encoders)\.\d+\.self_attn\.linear_[qv]|decoder\.estimator\..*\.attn1\.to_[qv]"
 
 COSYVOICE2 = Family(
     name="cosyvoice2-0.5b",
@@ -130,8 +132,12 @@ COSYVOICE2 = Family(
         "use_sliding_window": False,
     },
     lora_targets={
-        "llm": {"default": _LLM_LAYERS},
-        "flow": {"default": _FLOW_LAYERS, "speaker": "spk_embed_affine_layer|encoder_proj"},
+        "llm": {"default": _LLM_LAYERS, "minimal": _LLM_MINIMUM},
+        "flow": {
+            "default": _FLOW_LAYERS,
+            "minimal": _FLOW_MINIMUM,
+            "speaker": "spk_embed_affine_layer|encoder_proj",
+        },
     },
     scripts={},
     document=document,
