@@ -80,6 +80,9 @@ def fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as failure:
+        failure.filename = str(path)
+        raise
     finally:
         os.close(handle)
 

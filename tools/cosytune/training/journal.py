@@ -53,7 +53,7 @@ class Silent:
     def say(self, *_: object) -> None:
         """Nothing, as all that follows."""
 
-    train = alive = skipped = cv = sample = real_clip = say
+    train = alive = skipped = cv = sample = real_clip = sync = say
 
     def has_samples(self, update: int) -> bool:
         """Nothing is missing here."""
@@ -167,6 +167,11 @@ class Journal:
         """What the samples of that name are compared with -> samples/real-<name>.wav, once; else as `sample`."""
         if not (self._directory / "samples" / f"real-{name}.wav").exists():
             self._hear(update, f"real-{name}", f"real-{name}", mel, sound, hz)
+
+    def sync(self) -> None:
+        """Put history.jsonl on the disk: a checkpoint goes on from its lines, also after the power has failed."""
+        if self._history.exists():
+            files.fsync(self._history)
 
     def has_samples(self, update: int) -> bool:
         """Whether something was to be heard after `update`: a run may have been stopped before it was."""
