@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +159,15 @@ def test_the_frozen_config_holds_the_presets_values(recipe: Path) -> None:
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_every_shipped_conf_takes_every_preset(conf: Path, name: str) -> None:
     assert configs.read_recipe(Layout(conf.parent), [f"hardware={name}"]).hardware == name
+
+
+def test_the_examples_of_the_template_are_right(tmp_path: Path) -> None:
+    """With every commented example switched on."""
+    template = (ROOT / "egs/TEMPLATE/conf.yaml").read_text(encoding="utf-8")
+    sections = [line.removeprefix("# ") for line in template.splitlines() if re.match(r"# +[a-z_]+:|#   ", line)]
+    (tmp_path / "conf.yaml").write_text("\n".join(sections), encoding="utf-8")
+    config = read(tmp_path)
+    assert config.low_memory
+    assert config.lora.flow.targets == ["default", "speaker"]
+    assert config.train.llm.lr_scheduler_type == "cosine"
+    assert config.audio.gates.min_snr_db == 12
