@@ -153,6 +153,43 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path: Path) -> None
     assert left == "['checkpoint-000010'] ['checkpoint-000010']"
 
 
+_WITHOUT_THE_RIGHT = """
+import os
+from pathlib import Path
+from cosytune.errors import explain
+from cosytune.training import checkpoint
+if os.getuid() == 0:  # whom no mode of a directory stops
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    checkpoint.write(Path("llm"), {"state.pt": b"s"}, update=20, epoch=1, cv_loss=1.0, train_loss=1.0)
+except OSError as failure:
+    print(explain(failure))
+print([item.path.name for item in checkpoint.find(Path("llm"))])
+"""
+
+
+def test_a_directory_that_may_not_be_written_is_one_line_and_costs_no_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path / "llm", 10)
+    (tmp_path / "llm").chmod(0o555)
+    tmp_path.chmod(0o755)
+    run = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THE_RIGHT],
+        cwd=tmp_path,  # relative paths: the directories above it are for this test's user alone
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "tools")},
+    )
+    (tmp_path / "llm").chmod(0o755)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [
+        "llm: permission denied; make it writable (chmod u+w) or use another directory",
+        "['checkpoint-000010']",
+    ]
+    assert [path.name for path in (tmp_path / "llm").iterdir()] == ["checkpoint-000010"]
+
+
 def test_the_command_lists_them_and_fails_for_a_damaged_one(tmp_path: Path) -> None:
     write(tmp_path, 10)
     command = [sys.executable, "-m", "cosytune.training.checkpoint", tmp_path]
