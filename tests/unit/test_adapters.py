@@ -40,11 +40,11 @@ def loss_of(module: str, upstream: Any, features: FeatureCache) -> torch.Tensor:
     clips = [features[index] for index in range(4)]
     if module == "flow":
         made = [draws.flow(Epoch(1, 0), clip.utt, len(clip.mel), 80, 0.2) for clip in clips]
-        return losses.flow_loss(upstream, batches.flow_batch(clips, made, streaming=False))
+        return losses.flow_loss(upstream, batches.flow_batch(clips, made, streaming=False)).total
     sequences = [
         batches.interleaved_sequence(clip.text_token.tolist(), clip.speech_token.tolist(), FAMILY) for clip in clips
     ]
-    return losses.llm_loss(upstream, batches.llm_batch(sequences))
+    return losses.llm_loss(upstream, batches.llm_batch(sequences)).total
 
 
 def trained(module: str, lora: LoraConfig, model_dir: Path, features: FeatureCache) -> Any:
