@@ -51,8 +51,8 @@ def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Jo
     if torchrun.rank() == 0:
         print(adapters.describe(model, name))
     card = hardware.card(config.device)
-    _, parameters = adapters.count(model)
-    setup = hardware.settle(name, settings, config.train, config.low_memory, card, parameters, share)
+    trained, parameters = adapters.count(model)
+    setup = hardware.settle(name, settings, config.train, config.low_memory, card, parameters - trained, share, trained)
     _fit(model, name, setup, settings.torch_compile)
     train, cv = (cache.open(path) for path in features(layout))
     seed = config.seed if settings.seed is None else settings.seed
