@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -174,8 +175,10 @@ class Journal:
             files.fsync(self._history)
 
     def has_samples(self, update: int) -> bool:
-        """Whether something was to be heard after `update`: a run may have been stopped before it was."""
-        return any((self._directory / "samples").glob(f"update-{update:06d}-*.wav"))
+        """Whether as much was to be heard after `update` as ever: a run may have been stopped on the way."""
+        names = [path.name for path in (self._directory / "samples").glob("update-*.wav")]
+        counts = Counter(name.split("-")[1] for name in names)
+        return 0 < counts[f"{update:06d}"] == max(counts.values())
 
     def _hear(
         self, update: int, name: str, file: str, mel: NDArray[np.float32], sound: NDArray[np.float32], hz: int

@@ -114,6 +114,8 @@ class Run:
         """From where the position is to the end."""
         self._announce()
         try:
+            if 0 < self.position.update == self.position.evaluated:
+                self._listen(unless_heard=True)  # the former run may have been stopped before
             while True:
                 if self.position.evaluated < self.position.update and self._is_border(self.position.update):
                     self._evaluate()
@@ -208,8 +210,13 @@ class Run:
             said = f"epoch {self._epoch}, train loss {train_loss:.4f}, {remark}"
             self.notes.cv(position.update, cv_loss, accuracy, said)
             self._save(cv_loss, train_loss)
-        if self.job.listen and self.tools.ranks.is_first:
-            self.job.listen(self.job.model, position.update, self.notes, self._should_stop)
+        self._listen()
+
+    def _listen(self, unless_heard: bool = False) -> None:
+        update = self.position.update
+        is_heard = unless_heard and self.notes.has_samples(update)
+        if self.job.listen and self.tools.ranks.is_first and not is_heard:
+            self.job.listen(self.job.model, update, self.notes, self._should_stop)
         self.tools.ranks.wait()
 
     def _cv(self) -> Values:
