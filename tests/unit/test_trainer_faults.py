@@ -23,7 +23,7 @@ import pytest
 
 from cosytune import files
 from cosytune.errors import UserError, explain
-from cosytune.training import checkpoint, curves, journal, trainer
+from cosytune.training import checkpoint, curves, journal, runs, trainer
 from training_data import MakeJob, history
 
 SETTINGS = {"num_train_epochs": 2, "save_steps": 3, "save_total_limit": 1}
@@ -242,6 +242,20 @@ def test_a_run_that_dies_at_any_write_is_made_good_by_the_next(
         if faults or left(exp_dir) != whole:
             wrong.append(f"{number}, {points[number]}: {faults or differences(left(exp_dir), whole)}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("how", ["dies", "power"])
+def test_a_run_that_dies_before_it_has_begun_leaves_nothing(how: str, tmp_path: Path) -> None:
+    with watched(Disk(tmp_path / "through")) as disk:
+        runs.settle(tmp_path / "through" / "llm", {"seed": 1}, start_over=False)
+    assert len(disk.points) > 5
+    for number in range(len(disk.points)):
+        exp_dir = tmp_path / str(number)
+        with watched(Disk(exp_dir, at=number, how=how)), pytest.raises(Dead):
+            runs.settle(exp_dir / "llm", {"seed": 1}, start_over=False)
+        with watched(Disk(exp_dir)):
+            runs.settle(exp_dir / "llm", {"seed": 1}, start_over=False)
+        assert left(exp_dir) == left(tmp_path / "through"), disk.points[number]
 
 
 def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:

@@ -20,9 +20,11 @@ def settle(directory: Path, identity: Mapping[str, Any], start_over: bool) -> No
         aside = _free_name(directory)
         directory.rename(aside)
         print(f"{directory.name}: the former run was moved to {aside.name}")
-    directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / RUN).exists():
-        files.write_json(directory / RUN, identity)
+    if not directory.exists():
+        made = directory.with_name(f".{directory.name}.new")  # a directory without identity would be nobody's
+        files.write_json(made / RUN, identity)
+        made.rename(directory)
+        files.fsync(directory.parent)
 
 
 def _identity(directory: Path) -> Any:
