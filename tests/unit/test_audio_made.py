@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +114,23 @@ def test_the_recipes_configs_are_valid(recipe: str, tmp_path: Path) -> None:
     config, _ = configs.load(configs.freeze(copy.recipe, "default", [], -1, 7))
     assert config.language == "ja"
     assert config.base == ("tiny" if recipe == "demo" else "real")
+
+
+def test_recordings_that_a_killed_run_left_half_made_go(layout: Layout) -> None:
+    kill = "os.kill(os.getppid(), signal.SIGKILL)"
+    write_script(layout, ["a.wav", "b.wav"], "one")
+    script = layout.recipe / "local" / "make_audio.py"
+    whole = script.read_text(encoding="utf-8")
+    script.write_text(f"import os, signal\n{whole}\n{kill}\n", encoding="utf-8")
+    run = (
+        "import sys; from pathlib import Path; from cosytune.audio.made import ensure_audio; "
+        "from cosytune.layout import Layout; ensure_audio(Layout(Path(sys.argv[1])))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    killed = subprocess.run([sys.executable, "-c", run, str(layout.recipe)], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in layout.recipe.glob(".audio.*/*.wav")]
+    script.write_text(whole, encoding="utf-8")
+    ensure_audio(layout)
+    assert visible(layout) == {"a.wav": "one", "b.wav": "one"}
+    assert not list(layout.recipe.glob(".audio.*"))

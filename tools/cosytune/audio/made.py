@@ -7,6 +7,7 @@ it are ever replaced or removed; an audio/ with anything else in it is the user'
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from cosytune.errors import UserError
 from cosytune.layout import Layout
 
 _STAMP = ".made_by_local.json"
+_WORKING = ".audio."
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ def ensure_audio(layout: Layout) -> None:
     if stamp is not None and stamp.complete and stamp.recipe_hash == recipe_hash:
         return
     print(f"making the recordings with {script.relative_to(layout.recipe)}")
-    with tempfile.TemporaryDirectory(dir=layout.recipe, prefix=".audio.") as directory:
+    for left in layout.recipe.glob(f"{_WORKING}*"):  # of a run that was killed: nobody else is at work
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=layout.recipe, prefix=_WORKING) as directory:
         fresh = Path(directory)
         status = subprocess.run([sys.executable, str(script), str(fresh)]).returncode
         if status != 0:
