@@ -167,7 +167,7 @@ def test_the_examples_of_the_template_are_right(tmp_path: Path) -> None:
     sections = [line.removeprefix("# ") for line in template.splitlines() if re.match(r"# +[a-z_]+:|#   ", line)]
     (tmp_path / "conf.yaml").write_text("\n".join(sections), encoding="utf-8")
     config = read(tmp_path)
-    assert config.low_memory
-    assert config.lora.flow.targets == ["default", "speaker"]
+    assert not config.low_memory
+    assert config.lora.flow.targets == ["default"]
     assert config.train.llm.lr_scheduler_type == "cosine"
     assert config.audio.gates.min_snr_db == 12
