@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from bench.yardsticks import held
 from cosytune.errors import UserError
 from cosytune.features import cache
 from cosytune.features.cache import Clip
 from cosytune.schema import LoraConfig
-from cosytune.training import adapters, batches, checkpointing, compiling, draws, losses
+from cosytune.training import adapters, batches, checkpointing, compiling, draws, frozen, losses, recomputing
 from cosytune.training.draws import Epoch
 from cosytune.upstream import bridge, masks
 from training_data import FAMILY
@@ -138,24 +140,14 @@ def test_shared_masks_change_no_bit_of_the_flow(flow: Any, clips: list[Clip], st
     assert torch.equal(ours, theirs)
 
 
-def _gradients(name: str, model: Any, clips: list[Clip]) -> tuple[dict[str, torch.Tensor], int]:
+def _gradients(
+    name: str, model: Any, clips: list[Clip], precision: torch.dtype = torch.float32
+) -> tuple[dict[str, torch.Tensor], int]:
     """The adapters' gradients with dropout, and the bytes that the forward pass left for the backward pass."""
     model.train()
     torch.manual_seed(11)
-    saved: dict[int, int] = {}
-    own = {part.untyped_storage().data_ptr() for part in model.parameters()}
-    kept = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-            kept.append(tensor)  # else its address may be given away
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = _loss(name, model, clips)
-    size = sum(saved.values())
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        loss, size = held.measure(lambda: _loss(name, model, clips))
     loss.backward()
     made = {key: part.grad.clone() for key, part in model.named_parameters() if part.requires_grad}
     model.zero_grad()
@@ -176,6 +168,35 @@ def test_checkpointing_keeps_gradients_and_saves_memory(name: str, tiny_model: P
     model.eval()
     with torch.no_grad():
         assert _loss(name, model, clips).isfinite()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_recomputing_keeps_gradients_and_saves_memory(clips: list[Clip], precision: torch.dtype) -> None:
+    """Against the same dropout with everything saved; one layer of the real width."""
+    real = FAMILY.shape("full-random")
+    module = bridge.new_llm(FAMILY, replace(real, llm=replace(real.llm, num_hidden_layers=1, vocab_size=2048)))
+    model = adapters.attach(module, LoraConfig(), FAMILY.lora_targets["llm"], seed=3)
+    if precision != torch.float32:
+        frozen.halve(model, precision)
+    _, plain_bytes = _gradients("llm", model, clips, precision)
+    recomputing.enable(model, "llm")
+    less, few_bytes = _gradients("llm", model, clips, precision)
+    assert few_bytes < (0.55 if precision == torch.float32 else 0.75) * plain_bytes
+    saving = model.get_base_model().llm.model.model.forward
+    model.get_base_model().llm.model.model.forward = saving._forward  # the same modules, no recipes
+    all_saved, many_bytes = _gradients("llm", model, clips, precision)
+    assert few_bytes < 0.75 * many_bytes
+    assert all(torch.equal(less[key], all_saved[key]) for key in less)
+    assert all(gradient.abs().sum() > 0 for key, gradient in less.items() if "lora_B" in key)
+    assert not saving._kept.recipes, "nothing outlives the forward pass"
+
+
+def test_recomputing_changes_no_loss_in_eval_mode(tiny_model: Path, clips: list[Clip]) -> None:
+    model = _adapted("llm", tiny_model).eval()
+    with torch.no_grad():
+        before = _loss("llm", model, clips)
+        recomputing.enable(model, "llm")
+        assert torch.equal(_loss("llm", model, clips), before)
 
 
 def test_compiled_blocks_have_the_same_loss(tiny_model: Path, clips: list[Clip]) -> None:
