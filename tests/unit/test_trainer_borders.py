@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import torch
 
-from cosytune.training import checkpoint, machine, trainer
+from cosytune.training import checkpoint, distributed, machine, trainer
 from cosytune.training.trainer import Stopped
 from training_data import MakeJob, contents, history
 
@@ -116,6 +117,21 @@ def test_other_optimizers_learn_and_resume(optim: str, job: MakeJob) -> None:
         trainer.train(replace(stopped, task=KilledAt(stopped.task, 6, [])))
     trainer.train(job("llm", "stopped", **settings))
     assert contents(stopped) == contents(through)
+
+
+@pytest.mark.parametrize(
+    ("former", "now"), [("adamw_torch", "adamw_torch_fused"), ("adamw_torch_fused", "adamw_torch")]
+)
+def test_another_machine_goes_on_with_its_own_kernels(former: str, now: str, job: MakeJob) -> None:
+    """optim: auto is fused on a GPU alone; not fused, it would not know there that an update has to be skipped."""
+    run = job("llm", "run", num_train_epochs=1, optim=former)
+    trainer.train(run)
+    other = replace(run, setup=replace(run.setup, optim=now))
+    made = machine.assemble(
+        other.model, other.task.loss, other.settings, other.setup, 8, torch.device("cpu"), distributed.Ranks()
+    )
+    made.restore(checkpoint.find(run.directory)[-1].path)
+    assert [bool(group["fused"]) for group in made.optimizer.param_groups] == [now == "adamw_torch_fused"]
 
 
 @pytest.mark.parametrize(

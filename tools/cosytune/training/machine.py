@@ -174,6 +174,9 @@ class Plain:
     def restore(self, checkpoint_dir: Path) -> dict[str, Any]:
         adapters.restore(self.model, checkpoint_dir)
         state = files.read_torch(checkpoint_dir / STATE)
+        for group in state["optimizer"]["param_groups"]:
+            if "fused" in group:  # which kernel steps belongs to this machine, not to the one that wrote it
+                group["fused"] = self._is_fused
         self._take_optimizer_state(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.scaler is not None and state["scaler"] is not None:
