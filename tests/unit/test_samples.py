@@ -203,6 +203,15 @@ def test_an_llm_that_diverged_is_said_and_not_heard(job: MakeJob, tiny_model: Pa
     assert not (run.directory / "samples").exists()
 
 
+def test_an_llm_that_ends_at_once_is_said_and_not_heard(job: MakeJob, tiny_model: Path) -> None:
+    run = job("llm")
+    run.model.get_base_model().llm_decoder.bias.data[FAMILY.speech_token_size] = 1e4
+    with journal(run) as notes:
+        studio(run, tiny_model).listen(run.model, 1, notes, lambda: False)
+    assert "no audio samples after update 1: the LLM ends before" in (run.directory / "train.log").read_text()
+    assert not (run.directory / "samples").exists()
+
+
 def test_an_llm_that_does_not_end_is_cut(job: MakeJob, tiny_model: Path) -> None:
     run = job("llm")
     module = run.model.get_base_model()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 CLIPS = 2
+_GIVEN_UP = "sampling reaches max_trials"
+"""Upstream's words when all it draws is the end of speech, and it is too early for it."""
 _LONGER = 2
 """Sampling ends at this many times the clip's real length: an LLM that goes on has not learned to stop."""
 ShouldStop = Callable[[], bool]
@@ -36,8 +38,8 @@ class _Stopped(Exception):  # noqa: N818 - what was asked for
     """Somebody asked to stop: nothing is to be heard of this evaluation."""
 
 
-class _NotFinite(Exception):  # noqa: N818 - said, and training goes on
-    """The LLM's scores are NaN."""
+class _NotDrawn(Exception):  # noqa: N818 - said, and training goes on
+    """No next token came of the LLM's scores; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Studio:
     def listen(self, model: PeftModel, update: int, notes: Journal | Silent, should_stop: ShouldStop) -> None:
         """All clips, to the journal: all of them or, when asked to stop on the way, none.
 
-        Without memory for it, or without finite scores, that is said, and training goes on.
+        Without memory for it, or where no token can be drawn, that is said, and training goes on.
         """
         if self._is_off:
             return
@@ -79,8 +81,8 @@ class Studio:
                 heard = [self._speak(model.get_base_model(), clip, should_stop) for clip in self.clips]
         except _Stopped:
             return
-        except _NotFinite:
-            notes.say(f"no audio samples after update {update}: the scores of the next token are NaN")
+        except _NotDrawn as reason:
+            notes.say(f"no audio samples after update {update}: {reason}")
             return
         except torch.OutOfMemoryError:
             self._is_off = True
@@ -201,13 +203,21 @@ class Studio:
 
 @contextmanager
 def _scores_checked(llm: Any) -> Iterator[None]:
-    """Stop at NaN before upstream draws from it: on a GPU that would end the whole process."""
+    """Stop at NaN before upstream draws from it: on a GPU that would end the whole process. And where upstream gives up.
+
+    It wants 2 speech tokens a text token at least, and after 100 draws of the end of speech it raises an error.
+    """
     draw = llm.sampling_ids
 
     def checked(scores: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         if torch.isnan(scores).any():
-            raise _NotFinite
-        return draw(scores, *arguments, **named)
+            raise _NotDrawn("the scores of the next token are NaN")
+        try:
+            return draw(scores, *arguments, **named)
+        except RuntimeError as failure:
+            if _GIVEN_UP not in str(failure):
+                raise
+            raise _NotDrawn("the LLM ends before it has spoken 2 tokens for each token of the text") from None
 
     llm.sampling_ids = checked
     try:
