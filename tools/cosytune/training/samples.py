@@ -203,9 +203,9 @@ class Studio:
 
 @contextmanager
 def _scores_checked(llm: Any) -> Iterator[None]:
-    """Stop at NaN before upstream draws from it: on a GPU that would end the whole process. And where upstream gives up.
+    """Stop at NaN before upstream draws from it: on a GPU that would end the whole process.
 
-    It wants 2 speech tokens a text token at least, and after 100 draws of the end of speech it raises an error.
+    And where upstream gives up: before 2 speech tokens a text token, 100 draws of the end of speech are an error.
     """
     draw = llm.sampling_ids
 
