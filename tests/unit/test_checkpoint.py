@@ -49,6 +49,10 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _edit(path: Path, **values: object) -> None:
+    files.write_json(path, files.read_json(path) | values)
+
+
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
@@ -57,6 +61,9 @@ def _flip(path: Path) -> None:
         (lambda path: (path / "manifest.json").unlink(), "incomplete"),
         (lambda path: (path / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda path: (path / "manifest.json").write_text('{"files": {}}'), "manifest.json is damaged"),
+        (lambda path: _edit(path / "manifest.json", files={}), "manifest.json is damaged"),
+        (lambda path: _edit(path / "manifest.json", files=[1]), "manifest.json is damaged"),
+        (lambda path: _edit(path / "manifest.json", cv_loss="low"), "manifest.json is damaged"),
     ],
 )
 def test_a_damaged_one_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, fault) -> None:
@@ -96,6 +103,27 @@ def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
     (half / "state.pt").write_bytes(b"half")
     write(tmp_path, 10)
     assert not half.exists()
+
+
+def test_a_run_that_dies_as_it_replaces_a_checkpoint_has_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only one so far, of a run that was stopped in its first evaluation: without it all would be lost."""
+    write(tmp_path, 10, cv_loss=math.nan)
+    rename = Path.rename
+
+    def die(path: Path, target: Path) -> Path:
+        if target.name == "checkpoint-000010":
+            raise OSError("died")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="died"):
+        patch.setattr(Path, "rename", die)
+        write(tmp_path, 10)
+    checkpoint.remove_leftovers(tmp_path)
+    assert [item.update for item in checkpoint.find(tmp_path)] == [10]
+    assert not math.isnan(write(tmp_path, 10).cv_loss)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000010"]
 
 
 def test_a_write_that_fails_half_way_leaves_the_former_one(tmp_path: Path) -> None:

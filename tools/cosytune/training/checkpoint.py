@@ -23,6 +23,7 @@ from cosytune.errors import UserError, run_main
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d{6,})")
+_REPLACED = ".old.tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -80,9 +81,11 @@ def write(
             _write_synced(temporary / name, data)
         _write_synced(temporary / MANIFEST, _manifest(checkpoint, contents))
         files.fsync(temporary)
-        _make_way(checkpoint.path)
+        replaced = _make_way(checkpoint.path)
         temporary.rename(checkpoint.path)
         files.fsync(module_dir)
+        if replaced is not None:
+            shutil.rmtree(replaced)
     except OSError as failure:
         if failure.errno not in _FULL:
             raise
@@ -107,7 +110,11 @@ def prune(module_dir: Path, newest: int, best_update: int | None) -> list[Checkp
 
 
 def remove_leftovers(module_dir: Path) -> None:
-    """What a killed run has left half written or half removed."""
+    """What a killed run has left half written or half removed. One that it was about to replace comes back."""
+    for path in module_dir.glob(f".checkpoint-*{_REPLACED}"):
+        former = module_dir / path.name.removeprefix(".").removesuffix(_REPLACED)
+        if not former.exists():
+            path.rename(former)
     for path in module_dir.glob(".checkpoint-*.tmp"):
         shutil.rmtree(path)
 
@@ -115,11 +122,13 @@ def remove_leftovers(module_dir: Path) -> None:
 def _fault(path: Path) -> str | None:
     try:
         manifest = files.read_json(path / MANIFEST)
-        hashes = manifest["files"]
-        int(manifest["update"]), int(manifest["epoch"]), manifest["cv_loss"], manifest["train_loss"]
+        hashes = dict(manifest["files"])
+        int(manifest["update"]), int(manifest["epoch"]), float(manifest["cv_loss"] or 0), manifest["train_loss"]
     except FileNotFoundError:
         return f"incomplete, it has no {MANIFEST}"
     except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    if not hashes:
         return f"{MANIFEST} is damaged"
     for name, expected in hashes.items():
         if not (path / name).is_file():
@@ -156,12 +165,17 @@ def _write_synced(path: Path, data: bytes) -> None:
     files.fsync(path)
 
 
-def _make_way(path: Path) -> None:
-    """A sound checkpoint of the same update is replaced: it had no cv loss yet. A damaged one is kept."""
-    if path.exists() and _fault(path) is None:
-        _remove(path, ".old.tmp")
-    else:
+def _make_way(path: Path) -> Path | None:
+    """Where a sound checkpoint of the same update, which had no cv loss yet, waits until it is replaced.
+
+    A damaged one is kept.
+    """
+    if not path.exists() or _fault(path) is not None:
         set_aside(path)
+        return None
+    waiting = path.with_name(f".{path.name}{_REPLACED}")
+    path.rename(waiting)
+    return waiting
 
 
 def set_aside(path: Path) -> None:
@@ -175,9 +189,9 @@ def _aside(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.damaged-{number}")
 
 
-def _remove(path: Path, suffix: str = ".tmp") -> None:
+def _remove(path: Path) -> None:
     """Renamed first: a run killed while it removes leaves nothing that looks like a damaged checkpoint."""
-    leaving = path.with_name(f".{path.name}{suffix}")
+    leaving = path.with_name(f".{path.name}.tmp")
     path.rename(leaving)
     shutil.rmtree(leaving)
 
