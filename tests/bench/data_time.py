@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ def main() -> int:
     """Measure, and print Markdown for RESULTS.md."""
     options = _options()
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of upstream's and torchaudio's old calls, here and in workers
     with tempfile.TemporaryDirectory() as name:
         corpus = _corpus(options, Path(name))
         print(f"`python {' '.join(['tests/bench/data_time.py', *sys.argv[1:]])}`: {len(corpus.features)} clips.\n")
