@@ -59,3 +59,37 @@ def test_ranks_stop_together_and_go_on_as_if_nothing_had_happened(start: Start, 
     best = checkpoint.find(through.directory)[-1].path.name
     for file in ("adapter_model.safetensors", "state.pt"):
         assert (again.directory / best / file).read_bytes() == (through.directory / best / file).read_bytes()
+
+
+_LATE = """
+import os, time
+from datetime import timedelta
+import one_rank
+from cosytune.errors import run_main
+from cosytune.training import distributed, journal
+
+is_first = os.environ["RANK"] == "0"
+distributed._STEP_TIMEOUT = timedelta(seconds=4)
+opened = journal.open
+
+def slowly(*arguments):
+    if is_first:
+        time.sleep(6)
+    return opened(*arguments)
+
+journal.open = slowly
+if not is_first:
+    time.sleep(6)
+run_main(one_rank.main)
+"""
+
+
+def test_ranks_wait_for_one_that_has_work_of_its_own(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reads the base's weights from a slower disk; the first one has trackers that answer slowly."""
+    late = tmp_path / "late.py"
+    late.write_text(_LATE)
+    monkeypatch.setattr(rank_runs, "ONE_RANK", late)
+    run = finish(start("llm", "late", 2, num_train_epochs=1), tmp_path / "late")
+    assert run.status == 0, run.output

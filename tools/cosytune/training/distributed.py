@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from cosytune.errors import UserError
 
@@ -20,6 +22,8 @@ Value = TypeVar("Value")
 
 _STEP_TIMEOUT = timedelta(seconds=45)
 """Within an update nobody is late: a rank that is gone ends the run soon."""
+_MEETING_TIMEOUT = timedelta(minutes=10)
+"""For the first meeting: one machine reads the base's weights more slowly than another."""
 _WAIT_TIMEOUT = timedelta(hours=2)
 """For what the first rank does alone: a checkpoint to a slow disk, audio samples."""
 
@@ -99,9 +103,18 @@ def join(device: torch.device) -> Ranks:
     if size == 1:
         return Ranks()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_STEP_TIMEOUT)
+        together(partial(_meet, "nccl" if device.type == "cuda" else "gloo"))
     waiting = dist.new_group(backend="gloo", timeout=_WAIT_TIMEOUT)
     return Ranks(dist.get_rank(), size, waiting)
+
+
+def _meet(backend: str) -> None:
+    store, rank, size = next(rendezvous("env://", timeout=_MEETING_TIMEOUT))
+    store.set(f"cosytune/here/{rank}", "")
+    store.wait([f"cosytune/here/{other}" for other in range(size)], _MEETING_TIMEOUT)
+    store.set_timeout(_STEP_TIMEOUT)
+    own = dist.PrefixStore("default_pg", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_STEP_TIMEOUT)
 
 
 def together(exchange: Callable[[], Any]) -> None:

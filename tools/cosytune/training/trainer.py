@@ -77,6 +77,7 @@ def train(job: Job) -> Position:
         found = ranks.from_first(partial(resume.find, job.directory, job.settings.save_total_limit))
         position = Position.read(tools.restore(found)) if found else Position()
         with journal.open(job.directory, job.name, planned, position, job.settings.report_to, ranks.is_first) as notes:
+            ranks.wait()  # a tracker may answer slowly
             return Run(job, tools, planned, position, notes, stop).go()
 
 
