@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from cosytune.errors import UserError
 from cosytune.features import cache
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import FlowTrainConfig
@@ -79,3 +83,15 @@ def test_the_workers_end_with_the_block(features: FeatureCache) -> None:
     assert len(workers) == 2
     assert not any(worker.is_alive() for worker in workers)
     assert torch.equal(torch.get_rng_state(), before), "the dropout's generator was left alone"
+
+
+def test_a_worker_that_was_killed_is_one_line(features: FeatureCache) -> None:
+    task = FlowTask(FlowTrainConfig(), guidance_dropout=0.2)
+    parts = [[[number]] for number in range(29)]
+    with (
+        pytest.raises(UserError, match=r"killed by signal: Killed.*dataloader_num_workers=0"),
+        loader.load(task, features, parts, Epoch(1, 0), 2, pin_memory=False) as loaded,
+    ):
+        os.kill(loaded._workers[0].pid, signal.SIGKILL)
+        for _ in range(200):
+            time.sleep(0.05)  # until torch has heard of it

@@ -16,7 +16,7 @@ import torch
 from cosytune import files
 from cosytune.errors import UserError
 from cosytune.layout import ROOT
-from cosytune.training import trainer
+from cosytune.training import machine, trainer
 from training_data import MakeJob, history
 
 _SMALL_ROOM = """
@@ -114,3 +114,17 @@ def test_a_clip_that_fits_nowhere_is_named(job: MakeJob) -> None:
     run = job("llm", "run", num_train_epochs=1)
     with pytest.raises(UserError, match=r"llm: out of memory in cross-validation with one clip alone, '話者-0\d', \d+"):
         trainer.train(replace(run, task=Crowded(run.task, 20)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_cudas_own_libraries_run_out_of_memory_in_other_words(words: str) -> None:
+    assert machine.memory_trouble(RuntimeError(words))
+    with pytest.raises(RuntimeError, match="illegal"):
+        machine.memory_trouble(RuntimeError("CUDA error: an illegal memory access was encountered"))

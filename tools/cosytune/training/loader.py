@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from cosytune.errors import UserError
 from cosytune.features.cache import FeatureCache
 from cosytune.training.batches import Batch
 from cosytune.training.draws import Epoch
@@ -52,7 +53,7 @@ def load(
     num_workers: int,
     pin_memory: bool,
 ) -> Iterator[Iterator[Part]]:
-    """The parts in order; the workers end with the block."""
+    """The parts in order; the workers end with the block. Raises UserError when one of them was killed in it."""
     loader = DataLoader(
         _Parts(task, features, parts, epoch),
         batch_size=None,
@@ -65,6 +66,14 @@ def load(
     iterator: Any = iter(loader)
     try:
         yield iterator
+    except (RuntimeError, MemoryError) as failure:
+        if not _is_workers_end(failure):
+            raise
+        raise UserError(
+            f"dataloader_num_workers = {loader.num_workers}: a process that makes batches has ended "
+            f"({str(failure).splitlines()[0]}), most likely for lack of memory, or of shared memory (docker run "
+            "--shm-size=2g); set dataloader_num_workers=0; the same command goes on from the newest checkpoint"
+        ) from None
     finally:
         if hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()  # else they live until the iterator is collected
@@ -80,6 +89,12 @@ def _prepare(_: int) -> None:
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _is_workers_end(failure: Exception) -> bool:
+    """Torch's words for a worker that is gone, which it says wherever the block is; other failures are no worker's."""
+    said = str(failure)
+    return said.startswith("DataLoader worker") or (isinstance(failure, MemoryError) and "DataLoader worker" in said)
 
 
 def _pinned(batch: Any) -> Any:

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 
 STATE = "state.pt"
 _STOP, _NO_ROOM = 1, 2
-_SHORTAGE = ("can't allocate memory", "could not create a primitive")
-"""What torch's allocator and oneDNN say when a CPU has no memory left."""
+_SHORTAGE = (
+    *("can't allocate memory", "could not create a primitive"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+"""What torch's allocator and oneDNN say when a CPU has no memory left; and CUDA and its libraries, which torch's
+allocator has left none of the GPU's."""
 Objective = Callable[[nn.Module, Any], Loss]
 ShouldStop = Callable[[], bool]
 
