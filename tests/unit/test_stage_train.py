@@ -16,6 +16,7 @@ import yaml
 
 from cosytune import config as configs
 from cosytune import files
+from cosytune.errors import UserError
 from cosytune.layout import ROOT, Layout
 from cosytune.stages import train
 from cosytune.stages.runner import Context
@@ -114,7 +115,9 @@ def test_a_finished_run_named_again_is_moved_aside(layout: Layout, context: Make
     assert (layout.exp_dir / "llm.old-2").is_dir()
 
 
-def test_changed_settings_move_only_the_module_that_they_change(layout: Layout, context: MakeContext) -> None:
+def test_changed_settings_move_only_the_module_that_they_change(
+    layout: Layout, context: MakeContext, capsys: pytest.CaptureFixture[str]
+) -> None:
     both = {"mode": "joint", "flow": {"max_steps": 2}}
     train.work(context(train=both))
     llm = files.sha256(layout.module("llm") / "history.jsonl")
@@ -123,6 +126,47 @@ def test_changed_settings_move_only_the_module_that_they_change(layout: Layout, 
     assert checkpoint.find(layout.exp_dir / "flow.old-1")[-1].update == 2
     assert files.sha256(layout.module("llm") / "history.jsonl") == llm
     assert not (layout.exp_dir / "llm.old-1").exists()
+    said = capsys.readouterr().out
+    assert "flow: the former run was moved to flow.old-1: train.flow.max_steps was 2, is 3" in said
+
+
+def test_mistakes_of_both_modules_are_told_before_a_former_run_is_touched(layout: Layout, context: MakeContext) -> None:
+    train.work(context())
+    wrong = {"mode": "joint", "num_processes": 2, "distributed": "deepspeed"}
+    llm = {"fp16": True, "optim": "adamw_8bit"}
+    with pytest.raises(UserError) as raised:
+        train.work(
+            context(
+                train={**wrong, "llm": llm, "flow": {"tokens_per_update": 100000}}, lora={"flow": {"targets": ["attn"]}}
+            )
+        )
+    precision, optimizer, targets, plan = raised.value.messages
+    assert precision == "train.llm.fp16 = true: only a GPU can; set train.llm.fp16=auto"
+    assert optimizer.startswith("train.llm.optim = adamw_8bit: ")
+    assert targets.startswith("lora.flow.targets: 'attn': matches no layer; groups are default, minimal, speaker")
+    assert plan.startswith("train.flow: 4 clips make fewer than 2 updates an epoch")
+    assert [path.name for path in layout.exp_dir.iterdir() if path.is_dir()] == ["llm"]
+
+
+def test_a_preset_for_a_gpu_is_named_where_there_is_none(context: MakeContext) -> None:
+    settings = {"fp16": True, "bf16": False}
+    with pytest.raises(UserError) as raised:
+        train.work(context(hardware="t4-16", train={"mode": "joint", "llm": settings, "flow": settings}))
+    assert str(raised.value).splitlines() == [
+        f"hardware = t4-16: train.{name}.fp16 = true needs a GPU, and there is none; set hardware=auto"
+        for name in ("llm", "flow")
+    ]
+
+
+def test_what_only_memory_depends_on_may_change_on_the_way(context: MakeContext) -> None:
+    """Who ran out of memory is told to change it, and goes on."""
+    smaller = {"gradient_checkpointing": True, "max_tokens_per_batch": 1000}
+    identity = train._identity(context(), "llm")
+    assert train._identity(context(train={"llm": smaller}), "llm") == identity
+    steps = {"gradient_accumulation_steps": 2}  # then it is a factor of the effective batch
+    larger = {**smaller, "max_tokens_per_batch": 1500}
+    one, other = (train._identity(context(train={"llm": {**llm, **steps}}), "llm") for llm in (smaller, larger))
+    assert one != other
 
 
 def test_a_directory_of_unknown_origin_is_kept_out_of_the_way(layout: Layout, context: MakeContext) -> None:

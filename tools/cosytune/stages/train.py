@@ -18,10 +18,10 @@ from typing import Any
 
 from cosytune import base, files
 from cosytune import config as configs
-from cosytune.errors import UserError, run_main
+from cosytune.errors import run_main
 from cosytune.record import flatten
 from cosytune.stages.runner import Context, need, run_stage
-from cosytune.training import job, processes, runs, signals, torchrun
+from cosytune.training import job, preflight, processes, runs, signals, torchrun
 from cosytune.training.torchrun import Leader
 
 
@@ -39,12 +39,13 @@ def main() -> None:
 def work(context: Context, leader: Leader | None = None) -> None:
     """Train each module by itself: they share no parameters and no gradient. `leader`: torchrun has started us."""
     config, layout, names = context.config, context.layout, context.config.train.modules
+    preflight.check(config, layout, by_torchrun=leader is not None)
     try:
         # All of them before the first is trained: a run that is stopped and goes on does not know of `again`.
         for name in names:
             runs.settle(layout.module(name), _identity(context, name), start_over=context.again)
         if config.train.engine == "upstream":
-            _train_by_upstream(context, leader)
+            _train_by_upstream(context)
         elif leader is not None:
             leader.announce(names)
             job.run(config, layout, names)
@@ -67,14 +68,9 @@ def _follow() -> None:
         sys.exit(stopped.exit_status)
 
 
-def _train_by_upstream(context: Context, leader: Leader | None) -> None:
+def _train_by_upstream(context: Context) -> None:
     from cosytune.training.upstream_engine import train
 
-    if leader is not None:
-        raise UserError(
-            "train.engine = upstream: it starts its processes by itself; run the stage without torchrun, with "
-            "train.num_processes"
-        )
     train(context)
 
 
@@ -83,14 +79,24 @@ def _identity(context: Context, name: str) -> dict[str, Any]:
     engine = {"upstream": ("train.engine", "train.upstream")}.get(context.config.train.engine, ())
     uses = ("model", "seed", "device", f"lora.{name}", f"train.{name}", *engine)
     read = [*_features(context), base.locate(context.config) / job.weights(context.config, name)]
+    idle = _CHANGES_NOTHING
+    if getattr(context.config.train, name).gradient_accumulation_steps == "auto":
+        idle += ("max_tokens_per_batch",)  # else it is a factor of the effective batch
     settings = flatten(context.config, uses)
     return {
-        "settings": {key: value for key, value in settings.items() if key.rpartition(".")[2] not in _CHANGES_NOTHING},
+        "settings": {key: value for key, value in settings.items() if key.rpartition(".")[2] not in idle},
         "inputs": {f"{path.parent.name}/{path.name}": files.sha256(path) for path in read},
     }
 
 
-_CHANGES_NOTHING = ("dataloader_num_workers", "logging_steps", "report_to", "save_steps", "save_total_limit")
+_CHANGES_NOTHING: tuple[str, ...] = (
+    "dataloader_num_workers",
+    "gradient_checkpointing",
+    "logging_steps",
+    "report_to",
+    "save_steps",
+    "save_total_limit",
+)
 """Of what is learned: a run that was stopped goes on, whatever these are now."""
 
 

@@ -40,7 +40,7 @@ def attach(module: nn.Module, lora: LoraConfig, targets: Mapping[str, str], seed
         lora_dropout=lora.lora_dropout,
         use_rslora=lora.use_rslora,
         use_dora=lora.use_dora,
-        target_modules=_expression(module, lora.targets, targets),
+        target_modules=expression(module, lora.targets, targets),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -110,8 +110,8 @@ def _millions(number: int) -> str:
     return f"{millions:.0f} M" if millions >= 100 else f"{millions:.1f} M" if millions >= 1 else f"{millions:.3f} M"
 
 
-def _expression(module: nn.Module, wanted: Sequence[str], targets: Mapping[str, str]) -> str:
-    """One regular expression for all targets; PEFT matches it against whole names."""
+def expression(module: nn.Module, wanted: Sequence[str], targets: Mapping[str, str]) -> str:
+    """One regular expression for all targets, which PEFT matches against whole names; else as `attach`."""
     layers = {name: layer for name, layer in module.named_modules() if name}
     expressions = [targets.get(target, target) for target in wanted]
     faults = [

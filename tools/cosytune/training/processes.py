@@ -17,15 +17,13 @@ from cosytune import base
 from cosytune.errors import UserError
 from cosytune.layout import ROOT, Layout
 from cosytune.schema import Config, Module
-from cosytune.training import hardware, job, launch, pace, trackers
+from cosytune.training import hardware, job, launch, pace
 from cosytune.training.hardware import Card, Setup
 
 
 def train(config: Config, layout: Layout) -> None:
     """Train what train.mode names. Raises signals.Stopped after a signal, UserError when a process failed."""
     names, count = config.train.modules, num_processes(config)
-    for name in names:
-        trackers.require(getattr(config.train, name).report_to, f"train.{name}")
     share = _share(config)
     together = len(names) > 1 and share < 1
     if count == 1 and not together:
@@ -110,6 +108,13 @@ def _gpu() -> _Gpu:
     asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     name, memory_gb, capability, free_gb = json.loads(asked.stdout)
     return _Gpu(Card(name, memory_gb, tuple(capability)), free_gb)
+
+
+def has_gpu() -> bool:
+    """Whether there is one to use at all; takes no memory of it."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _gpus(config: Config) -> int:

@@ -16,15 +16,34 @@ def settle(directory: Path, identity: Mapping[str, Any], start_over: bool) -> No
 
     `identity`: whatever changes the adapters: settings and the sha256 of the features and of the base's weights.
     """
-    if directory.exists() and (start_over or _identity(directory) != identity):
+    former = _identity(directory)
+    if directory.exists() and (start_over or former != identity):
         aside = _free_name(directory)
         directory.rename(aside)
-        print(f"{directory.name}: the former run was moved to {aside.name}")
+        reason = "asked to start over" if start_over else _difference(former, identity)
+        print(f"{directory.name}: the former run was moved to {aside.name}: {reason}")
     if not directory.exists():
         made = directory.with_name(f".{directory.name}.new")  # a directory without identity would be nobody's
         files.write_json(made / RUN, identity)
         made.rename(directory)
         files.fsync(directory.parent)
+
+
+def _difference(former: Any, identity: Mapping[str, Any]) -> str:
+    """Why it cannot be gone on with, in a few words."""
+    if not isinstance(former, dict):
+        return f"it has no {RUN} that says how it was made"
+    settings = _changed(former, identity, "settings")
+    if settings:
+        return "; ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in settings.items())
+    files_changed = _changed(former, identity, "inputs")
+    return f"{', '.join(files_changed)} changed" if files_changed else "it was made by another version"
+
+
+def _changed(former: Mapping[str, Any], identity: Mapping[str, Any], part: str) -> dict[str, tuple[Any, Any]]:
+    before, now = former.get(part) or {}, identity.get(part) or {}
+    keys = sorted(before.keys() | now.keys())
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
 
 
 def _identity(directory: Path) -> Any:

@@ -23,10 +23,7 @@ def train(context: Context) -> None:
     Raises SystemExit with signals.EXIT_STATUS when it was stopped, UserError when it failed or cannot be shipped.
     """
     config = context.config
-    if not config.export.merged:
-        raise UserError(
-            "export.merged: false ships adapters, and train.engine: upstream makes none; leave export.merged at true"
-        )
+    check(config)
     try:
         for name in config.train.modules:
             run.train(_job(context, name))
@@ -35,15 +32,34 @@ def train(context: Context) -> None:
         sys.exit(stopped.exit_status)
 
 
-def _job(context: Context, name: str) -> Job:
-    config = context.config
-    gpus = _gpus(config)
+def check(config: Config) -> None:
+    """Raise UserError for settings that this engine, or this machine, cannot do."""
+    if not config.export.merged:
+        raise UserError(
+            "export.merged: false ships adapters, and train.engine: upstream makes none; leave export.merged at true"
+        )
+    if config.train.distributed == "deepspeed":
+        raise UserError(
+            "train.distributed = deepspeed: that is for our own trainer; with train.engine=upstream set "
+            "train.upstream.train_engine=deepspeed",
+            exit_status=2,
+        )
+    _processes(config, _gpus(config))
+
+
+def _processes(config: Config, gpus: int) -> int:
     wanted = config.train.num_processes
     processes = max(1, gpus) if wanted == "auto" else wanted
     if 0 < gpus < processes:
         raise UserError(
             f"train.num_processes: {processes}, and there are {gpus} GPUs; one process a GPU", exit_status=2
         )
+    return processes
+
+
+def _job(context: Context, name: str) -> Job:
+    config = context.config
+    gpus = _gpus(config)
     return Job(
         name=name,
         directory=context.layout.module(name),
@@ -52,7 +68,7 @@ def _job(context: Context, name: str) -> Job:
         settings=config.train.upstream,
         data=_data(context),
         seed=config.seed,
-        processes=processes,
+        processes=_processes(config, gpus),
         on_gpu=gpus > 0,
         low_precision=_low_precision(config, gpus),
         save_total_limit=getattr(config.train, name).save_total_limit,
