@@ -220,13 +220,24 @@ def test_a_directory_that_may_not_be_written_is_one_line_and_costs_no_checkpoint
 
 def test_the_command_lists_them_and_fails_for_a_damaged_one(tmp_path: Path) -> None:
     write(tmp_path, 10)
+    write(tmp_path, 15, cv_loss=math.nan)
     command = [sys.executable, "-m", "cosytune.training.checkpoint", tmp_path]
     environment = {"PYTHONPATH": str(ROOT / "tools")}
     fine = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert fine.returncode == 0
     assert "update 10, epoch 1, cv loss 1.0000, train loss 2.0000" in fine.stdout
+    assert "update 15, epoch 1, not evaluated, there to go on from" in fine.stdout
     _flip(tmp_path / "checkpoint-000010" / "state.pt")
     spoiled = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert spoiled.returncode == 1
     assert spoiled.stderr.startswith("error: ")
     assert "state.pt was changed" in spoiled.stderr
+
+
+def test_the_command_says_where_there_are_none(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cosytune.training.checkpoint", tmp_path / "nowhere"]
+    run = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "tools")})
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"error: {tmp_path / 'nowhere'}: no checkpoints there; they lie in exp/<name>/llm and exp/<name>/flow\n"
+    )

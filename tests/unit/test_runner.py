@@ -103,6 +103,9 @@ def test_a_later_stage_does_not_read_what_a_dead_one_left_half_done(recipe: Path
     stage(recipe)
     stage(recipe, "--again", sabotage="bug")
     config = configs.freeze(recipe, "default", [], 4, 4)
+    listing = [sys.executable, "-m", "cosytune.stages", str(recipe)]
+    listed = subprocess.run(listing, env=environment(""), capture_output=True, text=True, check=True)
+    assert "  3  pack      begun  " in listed.stdout
     later = [sys.executable, "-m", "cosytune.stages.train", str(config)]
     refused = subprocess.run(later, env=environment(""), capture_output=True, text=True)
     assert refused.returncode == 1

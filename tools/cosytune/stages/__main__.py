@@ -17,10 +17,10 @@ from cosytune.stages import STAGES, Stage
 
 
 def status(layout: Layout, config: Config | None, stage: Stage) -> str:
-    """`done`, `to do`, or why a finished stage will run again. A file that is new to the stage shows when it runs."""
+    """`done`, `to do`, `begun`, or why a finished stage will run again. A file that is new to it shows when it runs."""
     record = Record.read(layout, stage)
     if record is None or config is None:
-        return "to do"
+        return "begun" if Record.has_begun(layout, stage) else "to do"
     inputs = [path_of(layout, name) for name in record.inputs]
     reason = record.stale_reason(layout, flatten(config, stage.uses), inputs)
     return f"again: {reason}" if reason else "done"

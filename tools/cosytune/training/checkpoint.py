@@ -212,10 +212,15 @@ def _no_space(module_dir: Path, needed: int) -> UserError:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("module_dir", type=Path)
-    sound, faults = inspect(parser.parse_args().module_dir)
+    module_dir: Path = parser.parse_args().module_dir
+    sound, faults = inspect(module_dir)
     for checkpoint in sound:
         losses = f"cv loss {checkpoint.cv_loss:.4f}, train loss {checkpoint.train_loss:.4f}"
+        if math.isnan(checkpoint.cv_loss):
+            losses = "not evaluated, there to go on from"
         print(f"{checkpoint.path}: update {checkpoint.update}, epoch {checkpoint.epoch}, {losses}")
+    if not sound and not faults:
+        raise UserError(f"{module_dir}: no checkpoints there; they lie in exp/<name>/llm and exp/<name>/flow")
     if faults:
         raise UserError(*faults)
     return 0
