@@ -18,11 +18,13 @@ SHELL_FILES = ("run.sh", "path.sh", "tools/options.sh", "tools/install.sh", "req
 HEARS_SIGNALS = ("env", "--default-signal=INT")  # a job in the background ignores Ctrl-C, and so do its children
 STAGES = ("setup", "prepare", "embed", "tokenize", "pack", "train", "select", "export", "evaluate")
 
-# A stage that says its name and arguments; the one named in $FAILS ends with status 75.
+# A stage that says its name and arguments; the one named in $FAILS ends with status 75, that in $KILLED by SIGKILL.
 STAGE = """
 import os, sys
 name = __spec__.name.rpartition(".")[2]
 print(name, *sys.argv[2:], flush=True)
+if os.environ.get("KILLED") == name:
+    os.kill(os.getpid(), 9)
 sys.exit(75 if os.environ.get("FAILS") == name else 0)
 """
 CONFIG = """
@@ -147,6 +149,13 @@ def test_a_failing_stage_stops_the_run_and_says_how_to_go_on(house: Path) -> Non
     message, _, command = result.stderr.strip().partition("mend it and go on with: ")
     assert message == "stage 4 (train) failed with status 75; "
     assert shlex.split(command) == ["./run.sh", arguments[0], "--stage", "4", *arguments[1:]]
+
+
+def test_a_killed_stage_is_no_riddle(house: Path) -> None:
+    result = run("--stop_stage", "4", script=house / "run.sh", KILLED="train")
+    assert result.returncode == 137
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith("stage 4 (train) was killed by SIGKILL, most likely for lack of memory; free some and go on")
 
 
 def test_the_way_on_is_a_command_that_works_from_where_the_user_is(house: Path, tmp_path: Path) -> None:
