@@ -14,4 +14,4 @@ def track(items: Iterable[Item], label: str, total: int | None = None, unit: str
     from tqdm import tqdm
 
     interval_s = 0.2 if sys.stderr.isatty() else 5.0
-    yield from tqdm(items, desc=label, total=total, unit=unit, mininterval=interval_s, dynamic_ncols=True)
+    yield from tqdm(items, desc=label, total=total, unit=f" {unit}", mininterval=interval_s, dynamic_ncols=True)

@@ -79,7 +79,7 @@ def make_all(drafts: Sequence[Draft], directory: Path, settings: AudioConfig, wo
     ]
     numbers = itertools.count()
     tasks = [_task(group, [directory / f"{next(numbers)}.wav" for _ in group]) for group in groups]
-    results = workers.map(functools.partial(_make, settings), tasks, "making clips", f"{_TOGETHER} clips")
+    results = workers.map(functools.partial(_make, settings), tasks, "making clips", "part")
     return [
         Clip(draft, stretch.wav, made.written, made.measured, made.fingerprint, made.voice)
         for group, task, several in zip(groups, tasks, results, strict=True)

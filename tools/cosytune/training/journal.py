@@ -259,7 +259,9 @@ def _show() -> Literal["bar", "lines"]:
 def _bar(name: str, plan: Plan, update: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(desc=name, total=plan.total_updates, initial=update, unit="update", mininterval=0.2, dynamic_ncols=True)
+    return tqdm(
+        desc=name, total=plan.total_updates, initial=update, unit=" update", mininterval=0.2, dynamic_ncols=True
+    )
 
 
 def _logger(path: Path, name: str, has_bar: bool) -> logging.Logger:
