@@ -113,7 +113,7 @@ def _meet(backend: str) -> None:
     store.set(f"cosytune/here/{rank}", "")
     store.wait([f"cosytune/here/{other}" for other in range(size)], _MEETING_TIMEOUT)
     store.set_timeout(_STEP_TIMEOUT)
-    own = dist.PrefixStore("default_pg", store)
+    own = dist.PrefixStore("default_pg", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=_STEP_TIMEOUT)
 
 
