@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cosytune import config as configs
+from cosytune.errors import UserError
 from cosytune.schema import Config
-from cosytune.training import processes
+from cosytune.training import preflight, processes
 from cosytune.training.hardware import Card
 
 
@@ -53,3 +54,11 @@ def test_on_a_cpu_one_after_the_other_unless_asked_for(real_sizes: Path) -> None
     for train, share in (({}, 1.0), ({"side_by_side": True}, 0.5), ({"side_by_side": True, "mode": "llm_only"}, 1.0)):
         settings = configs.parse({"model_dir": str(real_sizes), "device": "cpu", "train": train}, "test")
         assert processes._share(settings) == share
+
+
+def test_blocks_are_not_compiled_by_several_processes(real_sizes: Path) -> None:
+    settings: dict[str, Any] = {"torch_compile": True}
+    alone = config(real_sizes, num_processes=1, llm=settings)
+    preflight._compiling(alone, "llm")
+    with pytest.raises(UserError, match=r"train\.llm\.torch_compile = true: not with several processes"):
+        preflight._compiling(config(real_sizes, num_processes=2, llm=settings), "llm")

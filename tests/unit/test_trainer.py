@@ -145,11 +145,12 @@ def test_a_finished_run_is_not_trained_further(job: MakeJob) -> None:
     assert contents(run) == before
 
 
-def test_training_stops_early_without_a_gain(job: MakeJob) -> None:
+def test_training_stops_early_without_a_gain(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
     run = job("llm", "run", num_train_epochs=50, early_stopping_patience=2, early_stopping_threshold=1000.0)
     position = trainer.train(run)
     per_epoch = files.read_json(run.directory / "plan.json")["updates_per_epoch"]
     assert position.update == 3 * per_epoch, "one epoch that is better than none, two without a gain"
+    assert "ended early: 2 evaluations without a better cv loss" in capsys.readouterr().out
     assert trainer.train(job("llm", "run", **run.settings.model_dump())).update == position.update
 
 

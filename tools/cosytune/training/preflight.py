@@ -12,7 +12,7 @@ from cosytune import base, families, presets
 from cosytune.errors import UserError
 from cosytune.layout import Layout
 from cosytune.schema import Config, Module
-from cosytune.training import hardware, job, processes, trackers
+from cosytune.training import hardware, job, processes, torchrun, trackers
 
 
 def check(config: Config, layout: Layout, by_torchrun: bool = False) -> None:
@@ -22,7 +22,7 @@ def check(config: Config, layout: Layout, by_torchrun: bool = False) -> None:
     else:
         checks = [partial(processes.num_processes, config)] if not by_torchrun else []
         for name in config.train.modules:
-            checks += [partial(one, config, name) for one in (_trackers, _precision, _optimizer, _targets)]
+            checks += [partial(one, config, name) for one in (_trackers, _precision, _optimizer, _compiling, _targets)]
             checks.append(partial(_plan, config, layout, name))
     messages: list[str] = []
     statuses: list[int] = []
@@ -71,6 +71,12 @@ def _optimizer(config: Config, name: Module) -> None:
             f"train.{name}.optim = adamw_8bit: its state is quantized in blocks, which DeepSpeed cannot share out; set "
             f"train.{name}.optim=adamw_torch or train.distributed=ddp"
         )
+
+
+def _compiling(config: Config, name: Module) -> None:
+    """Ranks compile at different updates, for minutes: the others would take the one that does for dead."""
+    if getattr(config.train, name).torch_compile and (torchrun.is_at_work() or processes.num_processes(config) > 1):
+        raise UserError(f"train.{name}.torch_compile = true: not with several processes; set it to false")
 
 
 def _targets(config: Config, name: Module) -> None:

@@ -134,7 +134,7 @@ class Run:
                 f"{self.job.name}: no evaluation had a finite cv loss: the adapters diverged; "
                 f"lower {self.job.key}.learning_rate"
             )
-        self.notes.say(_outcome(self.position))
+        self.notes.say(_outcome(self.position, self.plan.total_updates))
         return self.position
 
     def _to_the_next_border(self) -> None:
@@ -329,7 +329,10 @@ def _cv_batches(job: Job, budget: int) -> list[tuple[MicroBatch, Epoch]]:
     ]
 
 
-def _outcome(position: Position) -> str:
+def _outcome(position: Position, total_updates: int) -> str:
     skipped = f"; {position.skipped} updates skipped" if position.skipped else ""
-    floor = "; the train loss reached loss_floor" if position.is_at_floor else ""
-    return f"best: update {position.best_update}, cv loss {position.best_cv_loss:.4f}{skipped}{floor}"
+    ended = "; ended early: the train loss reached loss_floor" if position.is_at_floor else ""
+    if position.update < total_updates and not ended:
+        without = position.evaluations_without_gain
+        ended = f"; ended early: {without} evaluations without a better cv loss (early_stopping_patience)"
+    return f"best: update {position.best_update}, cv loss {position.best_cv_loss:.4f}{skipped}{ended}"
