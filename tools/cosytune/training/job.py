@@ -53,7 +53,7 @@ def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Jo
     card = hardware.card(config.device)
     trained, parameters = adapters.count(model)
     setup = hardware.settle(name, settings, config.train, config.low_memory, card, parameters - trained, share, trained)
-    _fit(model, name, setup, settings.torch_compile)
+    _fit(model, name, setup, settings.torch_compile, lora.use_dora)
     train, cv = (cache.open(path) for path in features(layout))
     seed = config.seed if settings.seed is None else settings.seed
     device = "cpu" if card is None else "cuda"
@@ -73,11 +73,11 @@ def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Jo
     )
 
 
-def _fit(model: PeftModel, name: Module, setup: Setup, torch_compile: bool) -> None:
+def _fit(model: PeftModel, name: Module, setup: Setup, torch_compile: bool, use_dora: bool) -> None:
     """Make the model what the card has room and speed for."""
     import torch
 
-    from cosytune.training import checkpointing, compiling, frozen
+    from cosytune.training import checkpointing, compiling, frozen, recomputing
 
     if setup.precision != "fp32":
         frozen.halve(model, torch.float16 if setup.precision == "fp16" else torch.bfloat16)
@@ -85,6 +85,8 @@ def _fit(model: PeftModel, name: Module, setup: Setup, torch_compile: bool) -> N
         compiling.compiled(model, name)
     if setup.gradient_checkpointing:
         checkpointing.enable(model, name)
+    elif not torch_compile and not use_dora:  # 3 % of the time for half of the memory
+        recomputing.enable(model, name)
 
 
 def _listener(
