@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,14 @@ with signals.listening() as stop:
     say(NAME + ".saved")
 sys.exit(signals.EXIT_STATUS[stop.received])
 """
+
+
+@pytest.fixture(autouse=True)
+def hears_hang_ups() -> Iterator[None]:
+    """Under nohup a hang-up is ignored, by us and by what we start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ import training_data
 from cosytune.features import cache
 from cosytune.schema import LoraConfig
 from cosytune.training import draws, machine
+from cosytune.training.batches import Batch
+from cosytune.training.distributed import Ranks
 from cosytune.training.draws import Epoch
 
 _UPDATES = 150
@@ -25,17 +28,28 @@ def _overfit(name: str, tiny_model: Path, features: Path, tmp_path: Path, learni
         learning_rate=learning_rate,
         lr_scheduler_type="constant",
     )
-    tools = machine.assemble(job.model, job.task.loss, job.settings, _UPDATES, "cpu", job.key)
+    cpu = torch.device("cpu")
+    tools = machine.assemble(job.model, job.task.loss, job.settings, job.setup, _UPDATES, cpu, Ranks())
     heard = [job.task.batch([clip], epoch) for epoch in draws.cv_epochs(4) for clip in clips]
-    unit = 1.0 if name == "llm" else tools.loss(heard)
+    unit = 1.0 if name == "llm" else _loss(tools, heard)
     for number in range(_UPDATES):
         epoch = Epoch(seed=1, number=number)
         torch.manual_seed(draws.torch_seed(epoch, number))
         sides = [[clip for clip in clips if job.task.coin(epoch, clip.utt) == side] for side in (False, True)]
-        assert tools.update([job.task.batch(side, epoch) for side in sides if side]).is_sound
-        if number % 10 == 9 and tools.loss(heard) < goal * unit:
+        micro_batches = [job.task.batch(side, epoch) for side in sides if side]
+        assert tools.update(micro_batches, lambda: False).read().is_sound
+        if number % 10 == 9 and _loss(tools, heard) < goal * unit:
             break
-    return tools.loss(heard) / unit
+    return _loss(tools, heard) / unit
+
+
+def _loss(tools: machine.Plain, heard: list[Batch]) -> float:
+    values = tools.evaluate([partial(_itself, batch) for batch in heard], lambda: False)
+    return values.total / values.targets
+
+
+def _itself(batch: Batch) -> Batch:
+    return batch
 
 
 def test_the_llm_learns_four_clips_by_heart(tiny_model: Path, training_features: Path, tmp_path: Path) -> None:
