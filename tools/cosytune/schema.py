@@ -321,7 +321,7 @@ class TrainConfig(Section):
     """Both modules at the same time, in two processes; auto: where the GPU's memory has room for both."""
     engine: Literal["cosytune", "upstream"] = "cosytune"
     num_processes: PositiveInt | Literal["auto"] = "auto"
-    """Of each module, by torchrun; auto: one for each GPU."""
+    """Of each module; auto: one for each GPU."""
     distributed: Literal["ddp", "deepspeed"] = "ddp"
     """deepspeed: ZeRO-2, whose optimizer state is shared out among the processes."""
     audio_samples: bool | Literal["auto"] = "auto"

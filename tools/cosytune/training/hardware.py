@@ -1,14 +1,14 @@
 """The card at hand and the settings -> what `auto` in the settings becomes.
 
 Only memory, precision and speed are settled here. Which clips make an update is `tokens_per_update`, which the settings
-and the corpus decide alone (plan.py), so that a voice is the same on every card.
+and the corpus decide alone (plan.py), so that what is learned is the same on every card.
 
 Bytes that a forward pass keeps for the backward pass were counted, with torch's saved_tensors_hooks, on the real shapes
 with default adapters under bf16 autocast on a CPU (the estimator's attention as the GPU's kernels keep it: queries,
 keys, values, result). Everything else is computed. None of it was measured on a GPU; where it is too little, the
 trainer cuts the batches further.
 
-    LLM   2.6 MB a token; 0.09 with checkpointing, and 0.11 of the block at work
+    LLM   2.6 MB a token, which recomputing.py halves (not taken into account here); 0.09 with checkpointing, and 0.11 of the block at work
     flow  4.2 MB a token in clips of 30 s (3.4 in short ones: upstream's encoder keeps its attention weights); 0.06 with
           checkpointing, and 0.25 of the block at work
 
