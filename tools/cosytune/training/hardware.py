@@ -8,8 +8,8 @@ with default adapters under bf16 autocast on a CPU (the estimator's attention as
 keys, values, result). Everything else is computed. None of it was measured on a GPU; where it is too little, the
 trainer cuts the batches further.
 
-    LLM   2.6 MB a token, which recomputing.py halves (not taken into account here); 0.09 with checkpointing, and 0.11 of
-          the block at work
+    LLM   2.6 MB a token, which recomputing.py halves (not taken into account here); 0.09 with checkpointing, and 0.11
+          of the block at work
     flow  4.2 MB a token in clips of 30 s (3.4 in short ones: upstream's encoder keeps its attention weights); 0.06 with
           checkpointing, and 0.25 of the block at work
 
