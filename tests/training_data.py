@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cosytune.features import cache, onnx, speech
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import FlowTrainConfig, LlmTrainConfig, LoraConfig
 from cosytune.training import adapters, tasks, trainer
+from cosytune.training.draws import Epoch
 from cosytune.training.hardware import Setup
 from cosytune.training.tasks import Task
 from cosytune.training.trainer import Job
@@ -145,19 +146,31 @@ def contents(job: Job) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Interrupted:
-    """A task during whose nth training update SIGTERM arrives, as from `docker stop`."""
+class Disturbed:
+    """A task during which something happens: when it makes the `number`th micro-batch that `counts`."""
 
     task: Any
-    updates: int
-    seen: list[int]
+    number: int
+    happens: Callable[[], None]
+    counts: Callable[[Epoch], bool]
+    seen: list[Epoch] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.task, name)
 
-    def batch(self, clips: Any, epoch: Any) -> Any:
-        if epoch.seed >= 0:  # not cross-validation
-            self.seen.append(epoch.number)
-            if len(self.seen) == self.updates:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def batch(self, clips: Any, epoch: Epoch) -> Any:
+        if self.counts(epoch):
+            self.seen.append(epoch)
+            if len(self.seen) == self.number:
+                self.happens()
         return self.task.batch(clips, epoch)
+
+
+def in_training(epoch: Epoch) -> bool:
+    """Whether the draws are not those of cross-validation."""
+    return epoch.seed >= 0
+
+
+def terminate() -> None:
+    """SIGTERM to this process, as from `docker stop`."""
+    os.kill(os.getpid(), signal.SIGTERM)

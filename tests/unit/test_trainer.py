@@ -25,7 +25,7 @@ from cosytune.training.distributed import Ranks
 from cosytune.training.journal import Journal
 from cosytune.training.position import Position
 from cosytune.training.trainer import Stopped
-from training_data import FAMILY, Interrupted, MakeJob, contents, history
+from training_data import FAMILY, Disturbed, MakeJob, contents, history, in_training, terminate
 
 
 def test_what_a_run_leaves_behind(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(name: str, updates: in
     trainer.train(through)
     stopped = job(name, "stopped", **settings)
     with pytest.raises(Stopped) as caught:
-        trainer.train(replace(stopped, task=Interrupted(stopped.task, updates, [])))
+        trainer.train(replace(stopped, task=Disturbed(stopped.task, updates, terminate, in_training)))
     assert caught.value.exit_status == 75
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     newest = checkpoint.find(stopped.directory)[-1]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cosytune.training import checkpoint, distributed, machine, trainer
+from cosytune.training.draws import Epoch
 from cosytune.training.trainer import Stopped
-from training_data import MakeJob, contents, history
+from training_data import Disturbed, MakeJob, contents, history, in_training, terminate
 
 
 def cv_updates(run: trainer.Job) -> list[int]:
@@ -36,7 +34,7 @@ def test_checkpoints_between_evaluations_are_there_to_resume_from(job: MakeJob) 
     assert [item.update for item in checkpoint.find(run.directory)] == [4, 8]
     (stopped.directory / "x").parent.mkdir()
     with pytest.raises(Killed):
-        trainer.train(replace(stopped, task=KilledAt(stopped.task, 8, [])))
+        trainer.train(replace(stopped, task=Disturbed(stopped.task, 8, die, in_training)))
     newest = checkpoint.find(stopped.directory)[-1]
     assert newest.update == 6
     assert math.isnan(newest.cv_loss)
@@ -48,42 +46,13 @@ class Killed(BaseException):
     """As if the power had gone: nothing in the trainer answers it."""
 
 
-@dataclass(frozen=True)
-class KilledAt:
-    """A task during whose nth training update the run dies."""
-
-    task: Any
-    updates: int
-    seen: list[int]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
-
-    def batch(self, clips: Any, epoch: Any) -> Any:
-        if epoch.seed >= 0:
-            self.seen.append(epoch.number)
-            if len(self.seen) == self.updates:
-                raise Killed
-        return self.task.batch(clips, epoch)
+def die() -> None:
+    raise Killed
 
 
-@dataclass(frozen=True)
-class StoppedInCv:
-    """A task during whose nth evaluation SIGTERM arrives."""
-
-    task: Any
-    evaluations: int
-    seen: list[int]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
-
-    def batch(self, clips: Any, epoch: Any) -> Any:
-        if epoch.seed < 0:
-            self.seen.append(epoch.part)
-            if self.seen.count(0) == self.evaluations:
-                os.kill(os.getpid(), signal.SIGTERM)
-        return self.task.batch(clips, epoch)
+def begins_an_evaluation(epoch: Epoch) -> bool:
+    """The flow's evaluations have several parts, of one micro-batch each."""
+    return not in_training(epoch) and epoch.part == 0
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 3])
@@ -93,7 +62,7 @@ def test_an_evaluation_that_was_stopped_is_made_by_the_next_run(evaluations: int
     through, stopped = job("flow", "through", **settings), job("flow", "stopped", **settings)
     trainer.train(through)
     with pytest.raises(Stopped):
-        trainer.train(replace(stopped, task=StoppedInCv(stopped.task, evaluations, [])))
+        trainer.train(replace(stopped, task=Disturbed(stopped.task, evaluations, terminate, begins_an_evaluation)))
     assert len(cv_updates(stopped)) == evaluations - 1
     trainer.train(job("flow", "stopped", **settings))
     assert contents(stopped) == contents(through)
@@ -114,7 +83,7 @@ def test_other_optimizers_learn_and_resume(optim: str, job: MakeJob) -> None:
     losses = [line["loss"] for line in history(through) if line["kind"] == "cv"]
     assert losses[-1] < losses[0] - 1
     with pytest.raises(Killed):
-        trainer.train(replace(stopped, task=KilledAt(stopped.task, 6, [])))
+        trainer.train(replace(stopped, task=Disturbed(stopped.task, 6, die, in_training)))
     trainer.train(job("llm", "stopped", **settings))
     assert contents(stopped) == contents(through)
 
