@@ -18,11 +18,11 @@ from cosytune import families, files
 from cosytune.features import cache, onnx, speech
 from cosytune.features.cache import FeatureCache
 from cosytune.schema import FlowTrainConfig, LlmTrainConfig, LoraConfig
-from cosytune.training import adapters, tasks, trainer
+from cosytune.training import adapters, tasks
 from cosytune.training.draws import Epoch
 from cosytune.training.hardware import Setup
+from cosytune.training.job import Job
 from cosytune.training.tasks import Task
-from cosytune.training.trainer import Job
 from cosytune.upstream import bridge
 
 MakeJob = Callable[..., Job]
@@ -90,7 +90,7 @@ def make_job(
     **settings: Any,
 ) -> Job:
     """A training run of the tiny base with fresh adapters; `settings` are those of train.llm or train.flow."""
-    return trainer.Job(
+    return Job(
         name=name,
         directory=directory,
         settings=(configured := {"llm": LlmTrainConfig, "flow": FlowTrainConfig}[name](**settings)),

@@ -15,7 +15,7 @@ from cosytune.upstream import patch, tree
 from cosytune.upstream.manifest import PINNED
 
 if TYPE_CHECKING:
-    from cosytune.training.trainer import Job
+    from cosytune.training.job import Job
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cosytune.schema import LlmTrainConfig
 from cosytune.training import draws, machine, plan, trainer
+from cosytune.training.job import Job
 from cosytune.training.journal import Journal
 from cosytune.training.samples import Studio
-from cosytune.training.trainer import Job
 from training_data import FAMILY, make_job, write_subset
 
 MakeJob = Callable[[str], Job]

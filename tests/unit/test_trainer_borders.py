@@ -10,11 +10,12 @@ import torch
 
 from cosytune.training import checkpoint, distributed, machine, trainer
 from cosytune.training.draws import Epoch
+from cosytune.training.job import Job
 from cosytune.training.trainer import Stopped
 from training_data import Disturbed, MakeJob, contents, history, in_training, terminate
 
 
-def cv_updates(run: trainer.Job) -> list[int]:
+def cv_updates(run: Job) -> list[int]:
     return [line["update"] for line in history(run) if line["kind"] == "cv"]
 
 

@@ -24,6 +24,7 @@ import pytest
 from cosytune import files
 from cosytune.errors import UserError, explain
 from cosytune.training import checkpoint, curves, journal, runs, trainer
+from cosytune.training.job import Job
 from training_data import MakeJob, history
 
 SETTINGS = {"num_train_epochs": 2, "save_steps": 3, "save_total_limit": 1}
@@ -174,7 +175,7 @@ def train(job: MakeJob) -> Train:
     return lambda name: trainer.train(make(job, name)) and None
 
 
-def make(job: MakeJob, name: str) -> trainer.Job:
+def make(job: MakeJob, name: str) -> Job:
     return replace(job("llm", f"{name}/llm", **SETTINGS), listen=_listen)
 
 

@@ -17,6 +17,7 @@ from cosytune import files
 from cosytune.errors import UserError
 from cosytune.layout import ROOT
 from cosytune.training import machine, trainer
+from cosytune.training.job import Job
 from training_data import MakeJob, history
 
 _SMALL_ROOM = """
@@ -89,7 +90,7 @@ class Crowded:
         return self.task.loss(module, batch)
 
 
-def without_dropout(run: trainer.Job) -> trainer.Job:
+def without_dropout(run: Job) -> Job:
     for layer in run.model.modules():
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,15 +13,65 @@ from typing import TYPE_CHECKING, Any, cast
 from cosytune import base, families
 from cosytune.families import Family
 from cosytune.layout import Layout
-from cosytune.schema import Config, Module
-from cosytune.training import torchrun
+from cosytune.schema import Config, Module, ModuleTrainConfig
+from cosytune.training import draws, plan, torchrun
+from cosytune.training.draws import Epoch
+from cosytune.training.plan import MicroBatch, Plan, Update
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from cosytune.features.cache import FeatureCache
     from cosytune.training.hardware import Setup
-    from cosytune.training.trainer import Job, Listen
+    from cosytune.training.journal import Journal, Silent
+    from cosytune.training.tasks import Task
+
+    Listen = Callable[[PeftModel, int, Journal | Silent, Callable[[], bool]], None]
+    """(model, update, journal, should stop): lets some texts be heard."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One module to train. `name` (llm, flow) is its section in the config; `directory` gets what training makes."""
+
+    name: str
+    directory: Path
+    model: PeftModel
+    task: Task
+    settings: ModuleTrainConfig
+    setup: Setup
+    seed: int
+    device: str
+    train: FeatureCache
+    cv: FeatureCache
+    distributed: str = "ddp"
+    listen: Listen | None = None
+
+    @property
+    def key(self) -> str:
+        return f"train.{self.name}"
+
+    def plan(self) -> Plan:
+        """Raises UserError where there is too little to train on."""
+        lengths = self.lengths(self.train)
+        return plan.make(self.train.utts, lengths, self.settings, self.setup.max_tokens_per_batch, self.key)
+
+    def updates(self, planned: Plan, epoch: Epoch) -> list[Update]:
+        """Those of one epoch."""
+        return planned.epoch(epoch, partial(self.task.coin, epoch))
+
+    def cv_batches(self, budget: int) -> list[tuple[MicroBatch, Epoch]]:
+        """The cv clips in micro-batches of `budget` tokens, as often as the task draws for them."""
+        lengths = self.lengths(self.cv)
+        return [
+            (indices, epoch)
+            for epoch in draws.cv_epochs(self.task.cv_parts)
+            for indices in plan.cv_batches(self.cv.utts, lengths, budget, partial(self.task.coin, epoch))
+        ]
+
+    def lengths(self, features: FeatureCache) -> list[int]:
+        """Of each clip, in tokens."""
+        return [self.task.length(length) for length in features.lengths]
 
 
 def features(layout: Layout) -> list[Path]:
@@ -37,7 +88,7 @@ def weights(config: Config, name: str) -> str:
 def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Job:
     """The module `name` (llm, flow), to be trained by this process. `share`: of the GPU's memory."""
     from cosytune.features import cache
-    from cosytune.training import adapters, hardware, tasks, trainer
+    from cosytune.training import adapters, hardware, tasks
     from cosytune.upstream import bridge
 
     _take_gpu()
@@ -57,7 +108,7 @@ def make(config: Config, layout: Layout, name: Module, share: float = 1.0) -> Jo
     train, cv = (cache.open(path) for path in features(layout))
     seed = config.seed if settings.seed is None else settings.seed
     device = "cpu" if card is None else "cuda"
-    return trainer.Job(
+    return Job(
         name=name,
         directory=layout.module(name),
         model=model,

@@ -10,7 +10,6 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +18,7 @@ from torch import nn
 
 from cosytune import files
 from cosytune.schema import ModuleTrainConfig
-from cosytune.training import adapters
+from cosytune.training import adapters, optimizers, shortage
 from cosytune.training.batches import Batch
 from cosytune.training.distributed import Ranks
 from cosytune.training.hardware import Setup
@@ -30,12 +29,6 @@ if TYPE_CHECKING:
 
 STATE = "state.pt"
 _STOP, _NO_ROOM = 1, 2
-_SHORTAGE = (
-    *("can't allocate memory", "could not create a primitive"),
-    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
-)
-"""What torch's allocator and oneDNN say when a CPU has no memory left; and CUDA and its libraries, which torch's
-allocator has left none of the GPU's."""
 Objective = Callable[[nn.Module, Any], Loss]
 ShouldStop = Callable[[], bool]
 
@@ -265,11 +258,11 @@ def assemble(
     """Put a module on its device, with optimizer and schedule."""
     model.to(device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = _optimizer(parameters, settings, setup)
+    optimizer = optimizers.make(parameters, settings, setup.optim)
     scaler = torch.amp.grad_scaler.GradScaler(device.type) if setup.precision == "fp16" else None
     if scaler is not None:
         scaler.scale(torch.zeros((), device=device))  # it begins with its first use; a rank may have no clip at first
-    scheduler = _scheduler(optimizer, settings, total_updates)
+    scheduler = optimizers.schedule(optimizer, settings, total_updates)
     return Plain(model, objective, settings, setup, device, ranks, optimizer, scheduler, scaler, parameters)
 
 
@@ -286,8 +279,8 @@ def position(checkpoint_dir: Path) -> dict[str, Any]:
 
 
 def memory_trouble(failure: Exception) -> int:
-    """CUDA's own error, or what torch says when a CPU has no memory left; any other is raised again."""
-    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or any(words in str(failure) for words in _SHORTAGE):
+    """What `_agree` calls a lack of memory; any other failure is raised again."""
+    if shortage.is_one(failure):
         return _NO_ROOM
     raise failure
 
@@ -297,31 +290,3 @@ def _add(figures: torch.Tensor, loss: Loss) -> None:
     if loss.correct is not None:
         figures[1] += loss.correct
         figures[2] += 1
-
-
-def _optimizer(parameters: list[nn.Parameter], settings: ModuleTrainConfig, setup: Setup) -> torch.optim.Optimizer:
-    adam: Any = partial(torch.optim.AdamW, fused=setup.optim == "adamw_torch_fused")
-    if setup.optim == "adamw_8bit":
-        from bitsandbytes.optim.adamw import AdamW8bit  # 2 s
-
-        adam = AdamW8bit
-    made: torch.optim.Optimizer = adam(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.adam_beta1, settings.adam_beta2),
-        eps=settings.adam_epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    return made
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, settings: ModuleTrainConfig, total_updates: int) -> Any:
-    from transformers.optimization import get_scheduler
-
-    return get_scheduler(
-        settings.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=settings.warmup_steps or int(settings.warmup_ratio * total_updates),
-        num_training_steps=total_updates,
-        scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs),
-    )

@@ -6,60 +6,39 @@ its micro-batches. So a run that was stopped and resumed equals one that was not
 
 from __future__ import annotations
 
-import gc
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from cosytune import files
 from cosytune.errors import UserError
 from cosytune.features.cache import FeatureCache
-from cosytune.schema import ModuleTrainConfig
-from cosytune.training import checkpoint, distributed, draws, journal, loader, machine, plan, resume, signals, zero
+from cosytune.training import (
+    checkpoint,
+    distributed,
+    draws,
+    journal,
+    loader,
+    machine,
+    plan,
+    resume,
+    shortage,
+    signals,
+    zero,
+)
 from cosytune.training.draws import Epoch
-from cosytune.training.hardware import Setup
+from cosytune.training.job import Job
 from cosytune.training.journal import Journal, Silent
 from cosytune.training.loader import Part
 from cosytune.training.machine import Interrupted, Machine, Outcome, OutOfMemory, Values
 from cosytune.training.plan import MicroBatch, Plan, Update
 from cosytune.training.position import Position
 from cosytune.training.signals import Request, Stopped
-from cosytune.training.tasks import Task
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-
-Listen = Callable[["PeftModel", int, Journal | Silent, Callable[[], bool]], None]
-"""(model, update, journal, should stop): lets some texts be heard."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One module to train. `name` (llm, flow) is its section in the config; `directory` gets what training makes."""
-
-    name: str
-    directory: Path
-    model: PeftModel
-    task: Task
-    settings: ModuleTrainConfig
-    setup: Setup
-    seed: int
-    device: str
-    train: FeatureCache
-    cv: FeatureCache
-    distributed: str = "ddp"
-    listen: Listen | None = None
-
-    @property
-    def key(self) -> str:
-        return f"train.{self.name}"
 
 
 def train(job: Job) -> Position:
@@ -71,7 +50,7 @@ def train(job: Job) -> Position:
     with signals.listening() as stop:
         device = torch.device("cuda" if job.device != "cpu" and torch.cuda.is_available() else "cpu")
         ranks = distributed.join(device)
-        planned = _plan(job)
+        planned = job.plan()
         assemble = zero.assemble if job.distributed == "deepspeed" else machine.assemble
         tools = assemble(job.model, job.task.loss, job.settings, job.setup, planned.total_updates, device, ranks)
         found = ranks.from_first(partial(resume.find, job.directory, job.settings.save_total_limit))
@@ -141,7 +120,7 @@ class Run:
         """Train until an evaluation is due, or the epoch has ended, or memory ran short."""
         first, settings = self.position.update, self.job.settings
         epoch = Epoch(self.job.seed, first // self.plan.updates_per_epoch)
-        updates = _updates(self.job, self.plan, epoch)[first % self.plan.updates_per_epoch :]
+        updates = self.job.updates(self.plan, epoch)[first % self.plan.updates_per_epoch :]
         with self._parts(updates, epoch) as parts:
             for number, (update, part) in enumerate(zip(updates, parts, strict=False), start=first + 1):
                 try:
@@ -224,7 +203,7 @@ class Run:
         """With the same draws every time, so that two losses can be compared."""
         ranks = self.tools.ranks
         while True:
-            cuts = _cv_batches(self.job, self._budget)
+            cuts = self.job.cv_batches(self._budget)
             make = [partial(loader.batch_of, self.job.task, self.job.cv, indices, epoch) for indices, epoch in cuts]
             try:
                 return self.tools.evaluate(make[ranks.rank :: ranks.size], self._should_stop)
@@ -245,28 +224,15 @@ class Run:
         self.saved = update
 
     def _cut_budget(self, batches: Sequence[MicroBatch], features: FeatureCache, what: str) -> None:
-        """Half the micro-batches' size. The updates stay what they are, so only the speed changes.
-
-        Raises UserError when each clip has a micro-batch of its own already.
-        """
-        lengths = [self.job.task.length(length) for length in features.lengths]
-        longest = max(batches, key=lambda batch: plan.padded_tokens(batch, lengths))
-        tokens = plan.padded_tokens(longest, lengths)
-        if all(len(batch) == 1 for batch in batches):
-            raise UserError(
-                f"{self.job.name}: out of memory in {what} with one clip alone, '{features.utts[longest[0]]}', "
-                f"{tokens} tokens; set low_memory=true or {self.job.key}.gradient_checkpointing=true, or have "
-                "shorter clips with audio.segment.max_s and audio.max_duration_s"
-            )
-        self.position.budget = min(tokens, self._budget) // 2
+        """Half the micro-batches' size. The updates stay what they are, so only the speed changes."""
+        lengths = self.job.lengths(features)
+        self.position.budget = shortage.halved(batches, features.utts, lengths, self._budget, self.job.name, what)
         self.notes.say(f"out of memory in {what}: micro-batches of {self.position.budget} tokens from now on")
-        gc.collect()
-        if self.tools.device.type == "cuda":
-            torch.cuda.empty_cache()
+        shortage.release(self.tools.device)
 
     def _announce(self) -> None:
         """Say, and write to plan.json, what training will do."""
-        first = _updates(self.job, self.plan, Epoch(self.job.seed, 0))
+        first = self.job.updates(self.plan, Epoch(self.job.seed, 0))
         summary = self.plan.summary(self.job.name, len(self.job.cv), first)
         if self.tools.ranks.is_first:
             files.write_json(self.job.directory / "plan.json", summary)
@@ -309,24 +275,6 @@ class Run:
     def _epoch(self) -> int:
         """The epoch, from 1, that the last update belonged to."""
         return -(-self.position.update // self.plan.updates_per_epoch)
-
-
-def _plan(job: Job) -> Plan:
-    lengths = [job.task.length(length) for length in job.train.lengths]
-    return plan.make(job.train.utts, lengths, job.settings, job.setup.max_tokens_per_batch, job.key)
-
-
-def _updates(job: Job, planned: Plan, epoch: Epoch) -> list[Update]:
-    return planned.epoch(epoch, partial(job.task.coin, epoch))
-
-
-def _cv_batches(job: Job, budget: int) -> list[tuple[MicroBatch, Epoch]]:
-    lengths = [job.task.length(length) for length in job.cv.lengths]
-    return [
-        (indices, epoch)
-        for epoch in draws.cv_epochs(job.task.cv_parts)
-        for indices in plan.cv_batches(job.cv.utts, lengths, budget, partial(job.task.coin, epoch))
-    ]
 
 
 def _outcome(position: Position, total_updates: int) -> str:
