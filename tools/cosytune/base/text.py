@@ -14,7 +14,7 @@ from cosytune import files
 
 _CORPUS = Path(__file__).parent / "data"
 _MAX_TOKENS = 2000
-_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """As the real tokenizer has them, right behind the vocabulary; upstream adds its own marks behind these."""
 
 
@@ -47,8 +47,8 @@ def write_tokenizer(directory: Path) -> dict[str, int]:
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.model.save(str(directory))
     first = tokenizer.get_vocab_size(with_added_tokens=False)
-    ids = {token: first + offset for offset, token in enumerate(_SPECIAL)}
-    files.write_json(directory / "tokenizer_config.json", _settings(ids))
+    ids = {token: first + offset for offset, token in enumerate(SPECIAL)}
+    files.write_json(directory / "tokenizer_config.json", settings(ids))
     return ids
 
 
@@ -62,7 +62,8 @@ def _bytes_alone(directory: Path, alphabet: list[str]) -> Any:
     return Qwen2TokenizerFast(str(vocabulary), str(merges), unk_token=None, eos_token=None, pad_token=None)
 
 
-def _settings(ids: dict[str, int]) -> dict[str, Any]:
+def settings(ids: dict[str, int]) -> dict[str, Any]:
+    """tokenizer_config.json of a tokenizer of ours: the special tokens by their ids."""
     added = {
         str(number): {
             "content": token,
@@ -77,13 +78,13 @@ def _settings(ids: dict[str, int]) -> dict[str, Any]:
     return {
         "add_prefix_space": False,
         "added_tokens_decoder": added,
-        "additional_special_tokens": list(_SPECIAL[1:]),
+        "additional_special_tokens": list(SPECIAL[1:]),
         "bos_token": None,
         "clean_up_tokenization_spaces": False,
-        "eos_token": _SPECIAL[0],
+        "eos_token": SPECIAL[0],
         "errors": "replace",
         "model_max_length": 32768,
-        "pad_token": _SPECIAL[0],
+        "pad_token": SPECIAL[0],
         "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
