@@ -27,11 +27,11 @@ def upstream_tree() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
-    """The tiny base model, checked, where stage -1 makes it. Read only: a test that alters it works on a copy."""
-    config = Config(base="tiny")
+def random_model(upstream_tree: Path, shared_tmp: Path) -> Path:
+    """The random base model, checked, where stage -1 makes it. Read only: a test that alters it works on a copy."""
+    config = Config(base="random")
     model_dir = base.locate(config)
-    with FileLock(shared_tmp / "tiny_model.lock"):
+    with FileLock(shared_tmp / "random_model.lock"):
         if not model_dir.exists():
             base.make(config, model_dir)
         base.check(model_dir, families.get(config.model))

@@ -32,7 +32,7 @@ class Trained:
         return [line["loss"] for line in map(json.loads, lines) if line["kind"] == kind]
 
 
-def starter(tiny_model: Path, training_features: Path, tmp_path: Path) -> Start:
+def starter(random_model: Path, training_features: Path, tmp_path: Path) -> Start:
     """Starts runs of `ranks` processes; nine micro-batches of three clips and less, so that no rank has as many."""
     train, cv = tmp_path / "train.arrow", tmp_path / "cv.arrow"
     write_subset(training_features, train, [0, 1, 2, 3, 4, 5])
@@ -42,7 +42,7 @@ def starter(tiny_model: Path, training_features: Path, tmp_path: Path) -> Start:
         name: str, directory: str, ranks: int, dropout: bool = False, distributed: str = "ddp", **settings: Any
     ) -> subprocess.Popen[str]:
         run = tmp_path / f"{directory}.json"
-        values = {"name": name, "model_dir": str(tiny_model), "directory": str(tmp_path / directory)}
+        values = {"name": name, "model_dir": str(random_model), "directory": str(tmp_path / directory)}
         values |= {"train": str(train), "cv": str(cv), "dropout": dropout, "distributed": distributed}
         run.write_text(json.dumps(values | {"settings": DEFAULTS | settings}))
         return launch(ranks, ONE_RANK, run)

@@ -25,7 +25,7 @@ from cosytune.stages.runner import Context
 def make_recipe(parent: Path, name: str = "mine") -> Layout:
     recipe = parent / name
     (recipe / "audio").mkdir(parents=True)
-    (recipe / "conf.yaml").write_text("language: ja\nbase: tiny\n", encoding="utf-8")
+    (recipe / "conf.yaml").write_text("language: ja\nbase: random\n", encoding="utf-8")
     return Layout(recipe.resolve())
 
 

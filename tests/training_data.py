@@ -1,4 +1,4 @@
-"""Real features for the training tests: short Japanese sentences that Open JTalk reads, tokens by the tiny base."""
+"""Real features for the training tests: short Japanese sentences that Open JTalk reads, tokens by the random base."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def make_job(
     lora: LoraConfig = LoraConfig(r=4),  # noqa: B008 - frozen
     **settings: Any,
 ) -> Job:
-    """A training run of the tiny base with fresh adapters; `settings` are those of train.llm or train.flow."""
+    """A training run of the random base with fresh adapters; `settings` are those of train.llm or train.flow."""
     return Job(
         name=name,
         directory=directory,

@@ -48,7 +48,7 @@ def main() -> int:
         recipe = Path(name) / "bench"
         (recipe / "audio").mkdir(parents=True)
         language = "en" if LJSPEECH.is_dir() else "ja"
-        (recipe / "conf.yaml").write_text(f"base: tiny\nlanguage: {language}\ntranscribe: {{model: none}}\n")
+        (recipe / "conf.yaml").write_text(f"base: random\nlanguage: {language}\ntranscribe: {{model: none}}\n")
         recording = recipe / "audio" / "long.wav"
         write_recording(recording, arguments.hours)
         print(f"{arguments.hours:g} h, {recording.stat().st_size / 1e9:.2f} GB, {psutil.cpu_count()} CPU cores\n")

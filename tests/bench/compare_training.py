@@ -2,7 +2,7 @@
 
 A pass over the same clips, in the same updates, by (a) upstream as shipped, (b) upstream without its duplicates and
 with LoRA, and CosyTune; peak memory; a checkpoint. The modules have the real shapes and random weights (`--layers 2`,
-`--base tiny`: smaller, to try the script). Each figure is the median of the rounds, smallest to largest behind it; a
+`--base random`: smaller, to try the script). Each figure is the median of the rounds, smallest to largest behind it; a
 round measures the three one after the other, each in a process of its own (yardsticks/measure.py says how).
 
 On a CPU the defaults take about 15 minutes and 16 GB on 2 quiet cores. Upstream's example has batches of 2,000 frames
@@ -106,7 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--llm_frames", type=int, help="max_frames_in_batch of upstream; default: 1000, on a GPU 2000")
     parser.add_argument("--flow_frames", type=int, default=400, help="the same for the flow")
     parser.add_argument("--budget", type=int, help="our max_tokens_per_batch; default: as upstream's, on a GPU 8192")
-    parser.add_argument("--base", choices=["full-random", "tiny"], default="full-random")
+    parser.add_argument("--base", choices=["full-random", "random"], default="full-random")
     parser.add_argument("--layers", type=int, help="of the LLM, to try the script")
     parser.add_argument("--scratch", help="where upstream's checkpoints of 2 GB have room; default: TMPDIR")
     options = parser.parse_args()

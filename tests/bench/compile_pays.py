@@ -2,7 +2,7 @@
 
 Our loss on a few batches of different lengths: as it is, with selective recomputation (llm), with checkpointing, and
 with blocks compiled by torch.compile; interleaved, the median of the rounds. The real widths with few layers
-(`--layers`, `--base tiny`), random weights, adapters without dropout, so that all losses are equal to 1e-5, which is
+(`--layers`, `--base random`), random weights, adapters without dropout, so that all losses are equal to 1e-5, which is
 checked. The seconds that compiling takes stand apart.
 """
 
@@ -87,7 +87,7 @@ def _module(name: str, options: argparse.Namespace) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modules", nargs="+", choices=["llm", "flow"], default=["llm", "flow"])
-    parser.add_argument("--base", choices=["full-random", "tiny"], default="full-random")
+    parser.add_argument("--base", choices=["full-random", "random"], default="full-random")
     parser.add_argument("--layers", type=int, default=4, help="of the LLM")
     parser.add_argument(
         "--tokens", type=int, nargs="+", default=[60, 75, 90], help="speech tokens of each batch's clips"

@@ -1,4 +1,4 @@
-"""python tests/bench/saved_bytes.py [--base tiny] [--layers 24]: what an LLM keeps for the backward pass.
+"""python tests/bench/saved_bytes.py [--base random] [--layers 24]: what an LLM keeps for the backward pass.
 
 Bytes per text and speech token on a CPU in fp32, of one batch of clips of different lengths: upstream's own forward
 with LoRA injected (its padding mask, and logits at every position) beside CosyTune's loss, as it is, with selective
@@ -54,7 +54,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", choices=["full-random", "tiny"], default="full-random")
+    parser.add_argument("--base", choices=["full-random", "random"], default="full-random")
     parser.add_argument("--layers", type=int, help="of the LLM; default: the base's")
     parser.add_argument("--tokens", type=int, nargs="+", default=[80, 90, 100, 110], help="speech tokens of each clip")
     parser.add_argument("--threads", type=int, default=1)

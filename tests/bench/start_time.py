@@ -1,4 +1,4 @@
-"""python tests/bench/start_time.py [--base tiny] [--model_dir DIR] [--whole]: from the command to the first update.
+"""python tests/bench/start_time.py [--base random] [--model_dir DIR] [--whole]: from the command to the first update.
 
 Ours: `python -m cosytune.stages.train` until history.jsonl names the first update; before it comes the cv loss of the
 untuned base. Upstream: torchrun with its train.py and its example's arguments until its log names the batch that ends
@@ -70,7 +70,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", choices=["full-random", "tiny"], default="full-random")
+    parser.add_argument("--base", choices=["full-random", "random"], default="full-random")
     parser.add_argument("--model_dir", type=Path)
     parser.add_argument("--module", choices=["llm", "flow"], default="llm")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -23,7 +23,7 @@ def strict() -> Iterator[None]:
 @pytest.mark.parametrize("saving", ["nothing", "recomputing", "checkpointing"])
 @pytest.mark.parametrize("name", ["llm", "flow"])
 @pytest.mark.usefixtures("strict")
-def test_no_wait_for_the_gpu(name: str, saving: str, precision: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_no_wait_for_the_gpu(name: str, saving: str, precision: str, random_model: Path, tmp_path: Path) -> None:
     import torch
 
     import training_data
@@ -31,9 +31,9 @@ def test_no_wait_for_the_gpu(name: str, saving: str, precision: str, tiny_model:
     from cosytune.training import checkpointing, frozen, machine, recomputing
     from cosytune.training.draws import Epoch
 
-    features = _features(tiny_model, tmp_path)
+    features = _features(random_model, tmp_path)
     lora = LoraConfig(r=4, lora_dropout=0.05)
-    job = training_data.make_job(name, tiny_model, tmp_path, features, features, lora=lora)
+    job = training_data.make_job(name, random_model, tmp_path, features, features, lora=lora)
     model = job.model
     made = [job.task.batch([features[index] for index in chosen], Epoch(1, 0)) for chosen in ([0, 1], [2], [0, 2])]
     model.eval()

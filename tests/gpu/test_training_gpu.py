@@ -36,17 +36,17 @@ def make(
 
 
 @pytest.fixture(scope="module")
-def features(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> cache.FeatureCache:
+def features(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> cache.FeatureCache:
     import training_data
 
-    return cache.open(training_data.write_features(tmp_path_factory.mktemp("gpu") / "f.arrow", tiny_model, 8))
+    return cache.open(training_data.write_features(tmp_path_factory.mktemp("gpu") / "f.arrow", random_model, 8))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("name", ["llm", "flow"])
 def test_training_on_a_gpu(
-    name: str, precision: str, features: cache.FeatureCache, tiny_model: Path, tmp_path: Path
+    name: str, precision: str, features: cache.FeatureCache, random_model: Path, tmp_path: Path
 ) -> None:
     import torch
 
@@ -56,7 +56,7 @@ def test_training_on_a_gpu(
     for device, wanted in (("cuda", precision), ("cpu", "fp32")):
         settings = {"learning_rate": 0.003, "num_train_epochs": 4 if device == "cuda" else 1, **NAMES[wanted]}
         directory = tmp_path / device
-        job = make(name, device, tiny_model, directory, features, settings)
+        job = make(name, device, random_model, directory, features, settings)
         position = trainer.train(job)
         lines = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
         losses[device] = [line["loss"] for line in lines if line["kind"] == "cv"]
@@ -66,14 +66,14 @@ def test_training_on_a_gpu(
     assert losses["cuda"][-1] < losses["cuda"][0]
     newest = checkpoint.find(tmp_path / "cuda")[-1]
     settings = {"learning_rate": 0.003, "num_train_epochs": 5, **NAMES[precision]}
-    again = make(name, "cuda", tiny_model, tmp_path / "cuda", features, settings)
+    again = make(name, "cuda", random_model, tmp_path / "cuda", features, settings)
     assert trainer.train(again).update > newest.update, "it goes on, the scaler's state included"
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["llm", "flow"])
 def test_nothing_in_an_update_waits_for_the_gpu(
-    name: str, features: cache.FeatureCache, tiny_model: Path, tmp_path: Path
+    name: str, features: cache.FeatureCache, random_model: Path, tmp_path: Path
 ) -> None:
     import torch
 
@@ -81,7 +81,7 @@ def test_nothing_in_an_update_waits_for_the_gpu(
     from cosytune.training.distributed import Ranks
     from cosytune.training.draws import Epoch
 
-    job = make(name, "cuda", tiny_model, tmp_path / "run", features, NAMES["fp32"])
+    job = make(name, "cuda", random_model, tmp_path / "run", features, NAMES["fp32"])
     tools = machine.assemble(job.model, job.task.loss, job.settings, job.setup, 10, torch.device("cuda"), Ranks())
     assert tools.is_asynchronous
     batch = job.task.batch([features[index] for index in range(3)], Epoch(1, 0)).to(torch.device("cuda"))
@@ -96,7 +96,7 @@ def test_nothing_in_an_update_waits_for_the_gpu(
 
 @pytest.mark.gpu
 def test_an_update_that_is_not_finite_leaves_the_adapters_alone(
-    features: cache.FeatureCache, tiny_model: Path, tmp_path: Path
+    features: cache.FeatureCache, random_model: Path, tmp_path: Path
 ) -> None:
     """The fused optimizer skips it by itself, on the device."""
     import torch
@@ -105,7 +105,7 @@ def test_an_update_that_is_not_finite_leaves_the_adapters_alone(
     from cosytune.training.distributed import Ranks
     from cosytune.training.draws import Epoch
 
-    job = make("flow", "cuda", tiny_model, tmp_path / "run", features, NAMES["fp32"])
+    job = make("flow", "cuda", random_model, tmp_path / "run", features, NAMES["fp32"])
     tools = machine.assemble(job.model, job.task.loss, job.settings, job.setup, 10, torch.device("cuda"), Ranks())
     batch = job.task.batch([features[0]], Epoch(1, 0)).to(torch.device("cuda"))
     tools.update([batch], lambda: False)

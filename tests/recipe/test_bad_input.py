@@ -23,10 +23,10 @@ AS_A_USER = (
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    """Three clips with transcripts, the tiny base, a name with a space, a quote and Japanese letters."""
+    """Three clips with transcripts, the random base, a name with a space, a quote and Japanese letters."""
     path = tmp_path / "花子's voice"
     path.mkdir()
-    (path / "conf.yaml").write_text("base: tiny\nlanguage: ja\n")
+    (path / "conf.yaml").write_text("base: random\nlanguage: ja\n")
     for number in range(3):
         write_clip(path / "audio" / f"録音 {number}.wav", "これはテストです。")
     return path
@@ -111,10 +111,10 @@ def test_stage_mistakes_before_anything_runs(recipe: Path, arguments: tuple[str,
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny base, to be spoilt."""
+def model(random_model: Path, tmp_path: Path) -> Path:
+    """A copy of the random base, to be spoilt."""
     copy = tmp_path / "my model"
-    shutil.copytree(tiny_model, copy, copy_function=os.link)
+    shutil.copytree(random_model, copy, copy_function=os.link)
     return copy
 
 

@@ -31,13 +31,13 @@ PATIENCE_S = 240
 
 
 @pytest.fixture
-def layout(tiny_model: Path, training_features: Path, tmp_path: Path) -> Layout:  # noqa: F811
+def layout(random_model: Path, training_features: Path, tmp_path: Path) -> Layout:  # noqa: F811
     """A recipe that has been packed."""
     layout = Layout(tmp_path / "話者 'A'")
     write_subset(training_features, layout.parquet / "train" / "features.arrow", [0, 1, 2, 3])
     write_subset(training_features, layout.parquet / "cv" / "features.arrow", [4])
     layout.conf.write_text(
-        "base: tiny\ndevice: cpu\nlora: {llm: {r: 4}, flow: {r: 4}}\ntrain: {mode: llm_only, audio_samples: false}\n"
+        "base: random\ndevice: cpu\nlora: {llm: {r: 4}, flow: {r: 4}}\ntrain: {mode: llm_only, audio_samples: false}\n"
     )
     return layout
 

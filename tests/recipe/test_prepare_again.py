@@ -30,7 +30,7 @@ def layout(tmp_path: Path) -> Layout:
     made = make_recipe(tmp_path)
     for take, name in enumerate("abc"):
         write_clip(made.audio / f"{name}.wav", None if name == "b" else WORD, samples=speech(2.0, take=take))
-    (made.recipe / "conf.yaml").write_text("language: ja\nbase: tiny\ntranscribe: {model: none}\n", encoding="utf-8")
+    (made.recipe / "conf.yaml").write_text("language: ja\nbase: random\ntranscribe: {model: none}\n", encoding="utf-8")
     return made
 
 

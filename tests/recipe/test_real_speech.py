@@ -1,4 +1,4 @@
-"""A new speaker on real speech: TEMPLATE copied, LJSpeech clips in audio/, the tiny base; skipped without them."""
+"""A new speaker on real speech: TEMPLATE copied, LJSpeech clips in audio/, the random base; skipped without them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not LJSPEECH.is_dir(), reason="../shared/data/lj
 
 @pytest.fixture(scope="module")
 def lj(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
-    """`cp -r egs/TEMPLATE egs/lj`, clips into audio/, `egs/lj/run.sh base=tiny language=en` from another directory."""
+    """`cp -r egs/TEMPLATE egs/lj`, clips into audio/, `egs/lj/run.sh base=random language=en` from elsewhere."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     recipe = ROOT / "egs" / f"lj test {elsewhere.parent.name} {elsewhere.name}"
     shutil.copytree(ROOT / "egs" / "TEMPLATE", recipe)
@@ -28,7 +28,7 @@ def lj(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, str]:
         run = subprocess.run(
             [
                 recipe / "run.sh",
-                "base=tiny",
+                "base=random",
                 "language=en",
                 "train.llm.num_train_epochs=2",
                 "train.flow.num_train_epochs=2",
@@ -60,7 +60,7 @@ def test_at_least_half_of_the_clips_can_be_interleaved(lj: tuple[Layout, str]) -
 def test_the_later_run_keeps_the_experiments_settings(lj: tuple[Layout, str]) -> None:
     run = run_recipe(lj[0].recipe, "--stage", "3", "--stop_stage", "4")
     assert run.returncode == 0, run.stdout
-    assert "keeps base=tiny language=en" in run.stdout
+    assert "keeps base=random language=en" in run.stdout
     assert "stage 4 (train): done" in run.stdout
     assert "stage 5" not in run.stdout
 

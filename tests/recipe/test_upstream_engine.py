@@ -73,11 +73,11 @@ def test_the_clips_add_up(tuned: Run) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_the_voice_holds_the_tuned_weights_and_no_adapter(tuned: Run, tiny_model: Path, module: str) -> None:
+def test_the_voice_holds_the_tuned_weights_and_no_adapter(tuned: Run, random_model: Path, module: str) -> None:
     (found,) = checkpoint.find(tuned.layout.module(module))
     trained = files.read_torch(found.path / "weights.pt")
     assert (trained["epoch"], trained["step"]) == (0, found.update), "from which upstream goes on"
-    shipped, base = (files.read_torch(root / f"{module}.pt") for root in (tuned.layout.voice, tiny_model))
+    shipped, base = (files.read_torch(root / f"{module}.pt") for root in (tuned.layout.voice, random_model))
     assert list(shipped) == list(base)
     assert all(shipped[key].dtype == base[key].dtype and torch.equal(shipped[key], trained[key]) for key in base)
     assert any(not torch.equal(shipped[key], base[key]) for key in base)

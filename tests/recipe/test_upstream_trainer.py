@@ -57,15 +57,15 @@ def data_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("model", ["llm", "flow"])
-def test_a_few_steps(model: str, upstream_tree: Path, tiny_model: Path, data_list: Path, tmp_path: Path) -> None:
+def test_a_few_steps(model: str, upstream_tree: Path, random_model: Path, data_list: Path, tmp_path: Path) -> None:
     config = tmp_path / "cosyvoice2.yaml"
-    config.write_text(for_a_short_run((tiny_model / "cosyvoice2.yaml").read_text()))
+    config.write_text(for_a_short_run((random_model / "cosyvoice2.yaml").read_text()))
     data = ("--train_data", str(data_list), "--cv_data", str(data_list))
     base = (
         "--qwen_pretrain_path",
-        str(tiny_model / "CosyVoice-BlankEN"),
+        str(random_model / "CosyVoice-BlankEN"),
         "--checkpoint",
-        str(tiny_model / f"{model}.pt"),
+        str(random_model / f"{model}.pt"),
     )
     where = ("--model_dir", str(tmp_path / "exp"), "--tensorboard_dir", str(tmp_path / "tensorboard"))
     loader = ("--num_workers", "1", "--prefetch", "2", "--ddp.dist_backend", "gloo")

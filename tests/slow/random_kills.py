@@ -2,7 +2,7 @@
 
     . ./path.sh; python tests/slow/random_kills.py [--kills 40] [--seed 1] [--dir DIRECTORY] [--minutes 30]
 
-A script, not a test: `tests/run.sh` does not run it. A twin of the recipe (12 of the demo's clips, the tiny base) runs
+A script, not a test: `tests/run.sh` does not run it. A twin of the recipe (12 demo clips, the random base) runs
 once to its end, and tells how long each stage takes. The recipe itself is started with the command that a user types,
 `./run.sh RECIPE --stop_stage 6`, in rounds of seven kills. Each kill waits for the title of a stage, chosen at random,
 and after a random part of the stage's time ends every process of the run by SIGKILL; the same command goes on from
@@ -38,7 +38,7 @@ CLIPS = 12
 NAME = "話者 'kill'"
 SETTINGS = """\
 language: ja
-base: tiny
+base: random
 device: cpu
 train:
   llm: {num_train_epochs: 4, learning_rate: 3e-3, save_steps: 2}

@@ -1,4 +1,4 @@
-"""The training bench runs, on the tiny model."""
+"""The training bench runs, on the random model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cosytune.layout import ROOT
 def test_the_script_measures_each_side() -> None:
     """In a process of its own: it forks before anything was trained. Upstream reads each clip once for each worker."""
     script = ROOT / "tests" / "bench" / "compare_training.py"
-    size = ["--base", "tiny", "--modules", "llm", "--llm_clips", "4", "--llm_frames", "300"]
+    size = ["--base", "random", "--modules", "llm", "--llm_clips", "4", "--llm_frames", "300"]
     command = [sys.executable, str(script), *size, "--rounds", "1", "--threads", "1"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -41,17 +41,17 @@ def pristine(pristine_tree: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def training_features(tiny_model: Path, shared_tmp: Path) -> Path:
+def training_features(random_model: Path, shared_tmp: Path) -> Path:
     """features.arrow of 8 clips of real sound; read only."""
     import training_data  # torch: not for the tests that need none
 
     path = shared_tmp / "training" / "features.arrow"
     with FileLock(shared_tmp / "training_features.lock"):
-        return path if path.exists() else training_data.write_features(path, tiny_model, 8)
+        return path if path.exists() else training_data.write_features(path, random_model, 8)
 
 
 @pytest.fixture
-def job(tiny_model: Path, training_features: Path, tmp_path: Path) -> Callable[..., Job]:
+def job(random_model: Path, training_features: Path, tmp_path: Path) -> Callable[..., Job]:
     """Six clips to train on and two for cross-validation; the flow, which is slow, gets the short ones."""
     import training_data
 
@@ -66,6 +66,6 @@ def job(tiny_model: Path, training_features: Path, tmp_path: Path) -> Callable[.
 
     def make(name: str, directory: str, **settings: Any) -> Job:
         defaults = {"learning_rate": 0.003, "num_train_epochs": 3, "logging_steps": 2, "save_total_limit": 10}
-        return training_data.make_job(name, tiny_model, tmp_path / directory, *sets[name], **defaults | settings)
+        return training_data.make_job(name, random_model, tmp_path / directory, *sets[name], **defaults | settings)
 
     return make

@@ -68,9 +68,9 @@ def save(model: Any, directory: Path) -> Path:
 @pytest.mark.parametrize("lora", VARIANTS)
 @pytest.mark.parametrize("module", ["llm", "flow"])
 def test_a_fresh_adapter_changes_no_output(
-    module: str, lora: LoraConfig, tiny_model: Path, features: FeatureCache
+    module: str, lora: LoraConfig, random_model: Path, features: FeatureCache
 ) -> None:
-    base = build(module, tiny_model)
+    base = build(module, random_model)
     with torch.no_grad():
         before = loss_of(module, base, features)
     model = adapters.attach(base, lora, FAMILY.lora_targets[module], seed=3).eval()
@@ -79,8 +79,8 @@ def test_a_fresh_adapter_changes_no_output(
 
 
 @pytest.mark.parametrize(("module", "layers"), [("llm", 14), ("flow", 59)])
-def test_only_adapters_get_gradients(module: str, layers: int, tiny_model: Path, features: FeatureCache) -> None:
-    model = adapters.attach(build(module, tiny_model), LoraConfig(), FAMILY.lora_targets[module], seed=3)
+def test_only_adapters_get_gradients(module: str, layers: int, random_model: Path, features: FeatureCache) -> None:
+    model = adapters.attach(build(module, random_model), LoraConfig(), FAMILY.lora_targets[module], seed=3)
     loss_of(module, model.get_base_model(), features).backward()
     with_gradient = {name for name, part in model.named_parameters() if part.grad is not None}
     assert with_gradient == {name for name, _ in model.named_parameters() if "lora_" in name}
@@ -96,7 +96,7 @@ def test_only_adapters_get_gradients(module: str, layers: int, tiny_model: Path,
     assert f"({100 * trainable / total:.2f} %)" in described
 
 
-def test_the_real_models_count(tiny_model: Path) -> None:
+def test_the_real_models_count(random_model: Path) -> None:
     """24 layers of 7 projections at rank 16, on the meta device: no memory, no weights."""
     with torch.device("meta"):
         llm = bridge.new_llm(FAMILY, FAMILY.real)
@@ -107,11 +107,13 @@ def test_the_real_models_count(tiny_model: Path) -> None:
 @pytest.mark.parametrize("lora", VARIANTS)
 @pytest.mark.parametrize("module", ["llm", "flow"])
 def test_merged_and_unmerged_agree(
-    module: str, lora: LoraConfig, tiny_model: Path, features: FeatureCache, tmp_path: Path
+    module: str, lora: LoraConfig, random_model: Path, features: FeatureCache, tmp_path: Path
 ) -> None:
-    model = trained(module, lora, tiny_model, features)
-    merged = adapters.merge(build(module, tiny_model), save(model, tmp_path / "adapter"))
-    outputs = [_outputs(module, part, features) for part in (model.get_base_model(), merged, build(module, tiny_model))]
+    model = trained(module, lora, random_model, features)
+    merged = adapters.merge(build(module, random_model), save(model, tmp_path / "adapter"))
+    outputs = [
+        _outputs(module, part, features) for part in (model.get_base_model(), merged, build(module, random_model))
+    ]
     assert (outputs[0] - outputs[1]).abs().max().item() <= 1e-4
     assert (outputs[0] - outputs[2]).abs().max().item() > 1e-2, "the adapter does something"
 
@@ -156,51 +158,51 @@ def _spoken(llm: Any, features: FeatureCache) -> list[int]:
     )
 
 
-def test_merged_and_unmerged_say_the_same(tiny_model: Path, features: FeatureCache, tmp_path: Path) -> None:
-    model = trained("llm", LoraConfig(), tiny_model, features)
+def test_merged_and_unmerged_say_the_same(random_model: Path, features: FeatureCache, tmp_path: Path) -> None:
+    model = trained("llm", LoraConfig(), random_model, features)
     adapter = save(model, tmp_path / "adapter")
-    merged = adapters.merge(build("llm", tiny_model), adapter)
-    loaded = adapters.load(build("llm", tiny_model), adapter)
+    merged = adapters.merge(build("llm", random_model), adapter)
+    loaded = adapters.load(build("llm", random_model), adapter)
     said = _spoken(model.get_base_model(), features)
     assert len(said) > 10
     assert said == _spoken(merged, features) == _spoken(loaded.get_base_model(), features)
-    assert said != _spoken(build("llm", tiny_model), features), "the untuned base says something else"
+    assert said != _spoken(build("llm", random_model), features), "the untuned base says something else"
 
 
 @pytest.mark.parametrize("module", ["llm", "flow"])
 def test_a_merged_model_has_upstreams_keys(
-    module: str, tiny_model: Path, features: FeatureCache, tmp_path: Path
+    module: str, random_model: Path, features: FeatureCache, tmp_path: Path
 ) -> None:
-    adapter = save(trained(module, LoraConfig(), tiny_model, features), tmp_path / "adapter")
-    merged = adapters.merge(build(module, tiny_model), adapter).state_dict()
-    file = torch.load(tiny_model / f"{module}.pt", weights_only=True)
+    adapter = save(trained(module, LoraConfig(), random_model, features), tmp_path / "adapter")
+    merged = adapters.merge(build(module, random_model), adapter).state_dict()
+    file = torch.load(random_model / f"{module}.pt", weights_only=True)
     assert list(merged) == list(file)
     assert {key: (value.shape, value.dtype) for key, value in merged.items()} == {
         key: (value.shape, value.dtype) for key, value in file.items()
     }
-    build(module, tiny_model).load_state_dict(merged, strict=True)
+    build(module, random_model).load_state_dict(merged, strict=True)
 
 
-def test_the_same_seed_gives_the_same_bytes(tiny_model: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(random_model: Path) -> None:
     made = [
-        adapters.contents(adapters.attach(build("flow", tiny_model), LoraConfig(), FAMILY.lora_targets["flow"], seed))
+        adapters.contents(adapters.attach(build("flow", random_model), LoraConfig(), FAMILY.lora_targets["flow"], seed))
         for seed in (5, 5, 6)
     ]
     assert made[0] == made[1]
     assert made[0][adapters.WEIGHTS] != made[2][adapters.WEIGHTS]
 
 
-def test_attaching_leaves_the_callers_random_state(tiny_model: Path) -> None:
+def test_attaching_leaves_the_callers_random_state(random_model: Path) -> None:
     torch.manual_seed(11)
     state = torch.get_rng_state()
-    adapters.attach(build("llm", tiny_model), LoraConfig(), FAMILY.lora_targets["llm"], seed=3)
+    adapters.attach(build("llm", random_model), LoraConfig(), FAMILY.lora_targets["llm"], seed=3)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_an_adapter_goes_through_its_files(tiny_model: Path, features: FeatureCache, tmp_path: Path) -> None:
-    model = trained("llm", LoraConfig(), tiny_model, features)
+def test_an_adapter_goes_through_its_files(random_model: Path, features: FeatureCache, tmp_path: Path) -> None:
+    model = trained("llm", LoraConfig(), random_model, features)
     directory = save(model, tmp_path / "adapter")
-    again = adapters.attach(build("llm", tiny_model), LoraConfig(), FAMILY.lora_targets["llm"], seed=9)
+    again = adapters.attach(build("llm", random_model), LoraConfig(), FAMILY.lora_targets["llm"], seed=9)
     adapters.restore(again, directory)
     assert adapters.contents(again) == adapters.contents(model)
     tensors = load_file(directory / adapters.WEIGHTS)
@@ -210,10 +212,10 @@ def test_an_adapter_goes_through_its_files(tiny_model: Path, features: FeatureCa
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (16, 32, "LORA")
 
 
-def test_an_adapter_of_other_settings_is_refused(tiny_model: Path, features: FeatureCache, tmp_path: Path) -> None:
-    directory = save(trained("llm", LoraConfig(), tiny_model, features), tmp_path / "adapter")
+def test_an_adapter_of_other_settings_is_refused(random_model: Path, features: FeatureCache, tmp_path: Path) -> None:
+    directory = save(trained("llm", LoraConfig(), random_model, features), tmp_path / "adapter")
     other = adapters.attach(
-        build("llm", tiny_model), LoraConfig(targets=[r".*q_proj"]), FAMILY.lora_targets["llm"], seed=9
+        build("llm", random_model), LoraConfig(targets=[r".*q_proj"]), FAMILY.lora_targets["llm"], seed=9
     )
     with pytest.raises(UserError, match="differs from the adapter that the settings ask for"):
         adapters.restore(other, directory)
@@ -228,14 +230,16 @@ def test_an_adapter_of_other_settings_is_refused(tiny_model: Path, features: Fea
         ("flow", ["encoder("], r"lora target 'encoder\(': not a regular expression"),
     ],
 )
-def test_a_target_that_cannot_be_met_is_named(module: str, targets: list[str], message: str, tiny_model: Path) -> None:
+def test_a_target_that_cannot_be_met_is_named(
+    module: str, targets: list[str], message: str, random_model: Path
+) -> None:
     with pytest.raises(UserError, match=message):
-        adapters.attach(build(module, tiny_model), LoraConfig(targets=targets), FAMILY.lora_targets[module], seed=1)
+        adapters.attach(build(module, random_model), LoraConfig(targets=targets), FAMILY.lora_targets[module], seed=1)
 
 
-def test_the_speaker_group_adds_the_layers_that_carry_timbre(tiny_model: Path) -> None:
+def test_the_speaker_group_adds_the_layers_that_carry_timbre(random_model: Path) -> None:
     model = adapters.attach(
-        build("flow", tiny_model), LoraConfig(targets=["default", "speaker"]), FAMILY.lora_targets["flow"], seed=1
+        build("flow", random_model), LoraConfig(targets=["default", "speaker"]), FAMILY.lora_targets["flow"], seed=1
     )
     assert {"spk_embed_affine_layer", "encoder_proj"} <= set(model.targeted_module_names)
     assert len(model.targeted_module_names) == 61

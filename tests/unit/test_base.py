@@ -1,4 +1,4 @@
-"""The tiny base model: the same bytes every time, the real directory's layout, graphs that hear, an LLM that stops."""
+"""The random base model: the same bytes every time, the real directory's layout, graphs that hear, LLM that stops."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ def spoken(sentence: str) -> torch.Tensor:
     return torchaudio.transforms.Resample(rate_hz, speech.MODEL_RATE_HZ)(sound)
 
 
-def test_made_twice_it_is_the_same(tiny_model: Path, tmp_path: Path):
+def test_made_twice_it_is_the_same(random_model: Path, tmp_path: Path):
     torch.manual_seed(99)  # must not matter
     threads = torch.get_num_threads()
-    base.make(Config(base="tiny", seed=7), tmp_path / "again")
+    base.make(Config(base="random", seed=7), tmp_path / "again")
     assert torch.get_num_threads() == threads
-    assert (tmp_path / "again" / manifest.NAME).read_bytes() == (tiny_model / manifest.NAME).read_bytes()
+    assert (tmp_path / "again" / manifest.NAME).read_bytes() == (random_model / manifest.NAME).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again"]  # nothing is left of the building
 
 
-def test_the_directory_has_the_real_layout(tiny_model: Path):
-    present = {str(path.relative_to(tiny_model)) for path in tiny_model.rglob("*") if path.is_file()}
+def test_the_directory_has_the_real_layout(random_model: Path):
+    present = {str(path.relative_to(random_model)) for path in random_model.rglob("*") if path.is_file()}
     assert present == {*FAMILY.published, manifest.NAME}
-    described = files.read_json(tiny_model / manifest.NAME)
+    described = files.read_json(random_model / manifest.NAME)
     assert set(described["files"]) == set(FAMILY.published)
-    assert (described["family"], described["base"]) == (FAMILY.name, "tiny")
+    assert (described["family"], described["base"]) == (FAMILY.name, "random")
     assert "random" in described["weights"]
 
 
@@ -74,15 +74,15 @@ def test_another_seed_gives_another_model(tmp_path: Path):
 
 def test_where_the_base_lies(tmp_path: Path):
     assert base.locate(Config()) == PRETRAINED_MODELS / "CosyVoice2-0.5B"
-    assert base.locate(Config(base="tiny")) == PRETRAINED_MODELS / "CosyVoice2-0.5B-tiny"
+    assert base.locate(Config(base="random")) == PRETRAINED_MODELS / "CosyVoice2-0.5B-random"
     assert base.locate(Config(base="full-random")) == PRETRAINED_MODELS / "CosyVoice2-0.5B-full-random"
     assert base.locate(Config(model_dir=str(tmp_path))) == tmp_path
     assert base.locate(Config(model_dir="models/mine")) == ROOT / "models" / "mine"
 
 
-def test_one_file_of_the_base(tiny_model: Path, tmp_path: Path):
-    config = Config(base="tiny", model_dir=str(tiny_model))
-    assert base.file(config, FAMILY.speaker_encoder) == tiny_model / "campplus.onnx"
+def test_one_file_of_the_base(random_model: Path, tmp_path: Path):
+    config = Config(base="random", model_dir=str(random_model))
+    assert base.file(config, FAMILY.speaker_encoder) == random_model / "campplus.onnx"
     with pytest.raises(UserError, match=r"campplus\.onnx: missing; run stage -1"):
         base.file(Config(model_dir=str(tmp_path)), FAMILY.speaker_encoder)
 
@@ -108,28 +108,28 @@ def test_a_full_disk_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"0\.0 GB free, the model needs 0\.1 GB; free some disk space"):
-        base.make(Config(base="tiny"), tmp_path / "model")
+        base.make(Config(base="random"), tmp_path / "model")
     assert not list(tmp_path.iterdir())
 
 
-def test_the_text_tokenizer_keeps_every_text(tiny_model: Path):
-    tokenizer = bridge.load_tokenizer(tiny_model, FAMILY)
+def test_the_text_tokenizer_keeps_every_text(random_model: Path):
+    tokenizer = bridge.load_tokenizer(random_model, FAMILY)
     for words in ("窓を開けると、金木犀の香りがした。", "It's 12.5 degrees — naïve café, 3rd try!", "안녕 😀\tñ\n"):
         tokens = tokenizer.encode(words)
         assert tokenizer.decode(tokens) == words
-        assert max(tokens) < FAMILY.tiny.llm.vocab_size
-    assert len(tokenizer.tokenizer) <= FAMILY.tiny.llm.vocab_size  # upstream's marks such as [breath] included
+        assert max(tokens) < FAMILY.random.llm.vocab_size
+    assert len(tokenizer.tokenizer) <= FAMILY.random.llm.vocab_size  # upstream's marks such as [breath] included
     assert len(tokenizer.encode("[laughter]<|endofprompt|>")) == 2
 
 
-def test_the_text_model_is_one_that_transformers_loads(tiny_model: Path):
+def test_the_text_model_is_one_that_transformers_loads(random_model: Path):
     from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-    directory = tiny_model / FAMILY.text_tokenizer
+    directory = random_model / FAMILY.text_tokenizer
     model = Qwen2ForCausalLM.from_pretrained(directory)
-    assert model.config.hidden_size == FAMILY.tiny.llm.hidden_size
+    assert model.config.hidden_size == FAMILY.random.llm.hidden_size
     ids = AutoTokenizer.from_pretrained(directory)("おはようございます。", return_tensors="pt").input_ids
-    assert model(ids).logits.shape == (1, ids.shape[1], FAMILY.tiny.llm.vocab_size)
+    assert model(ids).logits.shape == (1, ids.shape[1], FAMILY.random.llm.vocab_size)
 
 
 def test_the_tokenizer_has_not_seen_what_it_is_measured_on():
@@ -148,27 +148,27 @@ def share_that_can_be_interleaved(tokenizer: Any, clips: list[tuple[str, float]]
     return sum(ratio > speech_tokens / text_tokens for ratio in ratios) / len(ratios)
 
 
-def test_most_demo_clips_can_be_interleaved(tiny_model: Path):
+def test_most_demo_clips_can_be_interleaved(random_model: Path):
     sentences = demo_sentences()[::3]
     clips = [(sentence, spoken(sentence).shape[1] / speech.MODEL_RATE_HZ) for sentence in sentences]
     assert len(clips) >= 10
-    assert share_that_can_be_interleaved(bridge.load_tokenizer(tiny_model, FAMILY), clips) >= 0.5
+    assert share_that_can_be_interleaved(bridge.load_tokenizer(random_model, FAMILY), clips) >= 0.5
 
 
 @pytest.mark.skipif(not LJSPEECH.is_dir(), reason="../shared/data/ljspeech24 is not there")
-def test_most_lj_clips_can_be_interleaved(tiny_model: Path):
+def test_most_lj_clips_can_be_interleaved(random_model: Path):
     import soundfile
 
     paths = sorted(LJSPEECH.glob("*.wav"))
     clips = [(path.with_suffix(".txt").read_text().strip(), soundfile.info(path).duration) for path in paths]
     assert len(clips) == 24
-    assert share_that_can_be_interleaved(bridge.load_tokenizer(tiny_model, FAMILY), clips) >= 0.5
+    assert share_that_can_be_interleaved(bridge.load_tokenizer(random_model, FAMILY), clips) >= 0.5
 
 
-def test_the_llm_stops_after_about_75_tokens(tiny_model: Path):
+def test_the_llm_stops_after_about_75_tokens(random_model: Path):
     """Over sentences that the bias was not fitted on, with upstream's own decoding and sampling."""
-    llm: Any = bridge.build_llm(tiny_model, FAMILY)
-    tokenizer = bridge.load_tokenizer(tiny_model, FAMILY)
+    llm: Any = bridge.build_llm(random_model, FAMILY)
+    tokenizer = bridge.load_tokenizer(random_model, FAMILY)
     nothing, zero = torch.zeros(1, 0, dtype=torch.int32), torch.tensor([0])
     torch.manual_seed(0)
     lengths, capped = [], 0
@@ -184,8 +184,8 @@ def test_the_llm_stops_after_about_75_tokens(tiny_model: Path):
     assert len(set(lengths)) > 5
 
 
-def test_the_speech_tokenizer_hears(tiny_model: Path):
-    session = open_session(tiny_model / FAMILY.speech_tokenizer)
+def test_the_speech_tokenizer_hears(random_model: Path):
+    session = open_session(random_model / FAMILY.speech_tokenizer)
     assert [(node.name, node.shape, node.type) for node in session.get_inputs()] == [
         ("feats", [1, 128, "T"], "tensor(float)"),
         ("feats_length", [1], "tensor(int32)"),
@@ -202,8 +202,8 @@ def test_the_speech_tokenizer_hears(tiny_model: Path):
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 101, 400])
-def test_the_speech_tokenizer_counts_as_the_real_one(frames: int, tiny_model: Path):
-    session = open_session(tiny_model / FAMILY.speech_tokenizer)
+def test_the_speech_tokenizer_counts_as_the_real_one(frames: int, random_model: Path):
+    session = open_session(random_model / FAMILY.speech_tokenizer)
     sound = np.random.default_rng(0).standard_normal((1, 128, frames + 9)).astype(np.float32)
     length = np.array([frames], dtype=np.int32)
     padded = session.run(None, {"feats": sound, "feats_length": length})[0]
@@ -212,9 +212,9 @@ def test_the_speech_tokenizer_counts_as_the_real_one(frames: int, tiny_model: Pa
     assert np.array_equal(padded, alone)  # what lies beyond the length is not heard
 
 
-def test_the_speaker_encoder_tells_speakers_apart(tiny_model: Path):
+def test_the_speaker_encoder_tells_speakers_apart(random_model: Path):
     """Two made-up speakers, each with a spread of his own over the mel bins, three clips of noise each."""
-    session = open_session(tiny_model / FAMILY.speaker_encoder)
+    session = open_session(random_model / FAMILY.speaker_encoder)
     random = np.random.default_rng(1)
     profiles = np.exp(0.5 * random.standard_normal((2, 1, 80)))
 
@@ -232,8 +232,8 @@ def test_the_speaker_encoder_tells_speakers_apart(tiny_model: Path):
 
 
 @pytest.mark.skipif(not OTHER_SPEAKERS.is_dir(), reason="../shared/data/cv_ja4 is not there")
-def test_real_speakers_differ_more_than_clips(tiny_model: Path):
-    session = open_session(tiny_model / FAMILY.speaker_encoder)
+def test_real_speakers_differ_more_than_clips(random_model: Path):
+    session = open_session(random_model / FAMILY.speaker_encoder)
 
     def embed(path: Path) -> Any:
         vector = np.array(speech.speaker_embedding(session, speech.read_16k(path)))

@@ -16,12 +16,12 @@ FAMILY = families.get("cosyvoice2-0.5b")
 
 
 @pytest.fixture
-def model_dir(tiny_model: Path, tmp_path: Path) -> Path:
-    """The tiny model as links: a test exchanges what it damages."""
+def model_dir(random_model: Path, tmp_path: Path) -> Path:
+    """The random model as links: a test exchanges what it damages."""
     out = tmp_path / "m"
-    for path in sorted(tiny_model.rglob("*")):
+    for path in sorted(random_model.rglob("*")):
         if path.is_file():
-            link = out / path.relative_to(tiny_model)
+            link = out / path.relative_to(random_model)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
     return out
@@ -87,7 +87,7 @@ def test_a_missing_model_says_how_to_get_it(tmp_path: Path):
     message = str(caught.value)
     assert f"huggingface-cli download FunAudioLLM/CosyVoice2-0.5B --revision {FAMILY.revision}" in message
     assert "modelscope download --model iic/CosyVoice2-0.5B" in message
-    assert "base=tiny" in message
+    assert "base=random" in message
     with pytest.raises(UserError, match="run stage -1"):
         base.check(PRETRAINED_MODELS / "CosyVoice2-0.5B-of-nobody", FAMILY)
 

@@ -42,7 +42,7 @@ def no_process_group() -> Iterator[None]:
 def _module(name: str) -> Any:
     torch.manual_seed(3)
     with bridge.keep_random_state():
-        return {"llm": bridge.new_llm, "flow": bridge.new_flow}[name](FAMILY, FAMILY.tiny).eval()
+        return {"llm": bridge.new_llm, "flow": bridge.new_flow}[name](FAMILY, FAMILY.random).eval()
 
 
 def _batches(corpus: Corpus, workers: int = 0) -> list[dict[str, Any]]:

@@ -34,9 +34,9 @@ def linked(source: Path, directory: Path, leave_out: tuple[str, ...] = ()) -> Pa
 
 
 @pytest.fixture(scope="module")
-def spoken_dir(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a speaker, as an assembled voice has it: no description, an awkward path."""
-    out = linked(tiny_model, tmp_path_factory.mktemp("a 'b' \"声\"") / "m", leave_out=("cosytune_model.json",))
+def spoken_dir(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random model with a speaker, as an assembled voice has it: no description, an awkward path."""
+    out = linked(random_model, tmp_path_factory.mktemp("a 'b' \"声\"") / "m", leave_out=("cosytune_model.json",))
     embedding = torch.randn(1, 192, generator=torch.Generator().manual_seed(5))
     torch.save({SPEAKER: {"embedding": embedding}}, out / "spk2info.pt")
     return out
@@ -60,8 +60,8 @@ def plain_attributes(module: torch.nn.Module) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("module", ["llm", "flow", "hift"])
-def test_the_numbers_build_what_the_yaml_builds(module: str, tiny_model: Path, cosyvoice: Any):
-    ours = getattr(bridge, f"build_{module}")(tiny_model, FAMILY)
+def test_the_numbers_build_what_the_yaml_builds(module: str, random_model: Path, cosyvoice: Any):
+    ours = getattr(bridge, f"build_{module}")(random_model, FAMILY)
     theirs = getattr(cosyvoice.model, module)
     assert type(ours) is type(theirs)
     assert ours.training is False
@@ -75,7 +75,7 @@ def test_the_numbers_build_what_the_yaml_builds(module: str, tiny_model: Path, c
         assert torch.equal(ours.decoder.rand_noise, theirs.decoder.rand_noise)
 
 
-def test_upstream_speaks_from_the_tiny_model(cosyvoice: Any):
+def test_upstream_speaks_from_the_random_model(cosyvoice: Any):
     torch.manual_seed(7)
     sentence = "こんにちは。これは小さなモデルの声です。"
     parts = [part["tts_speech"] for part in cosyvoice.inference_sft(sentence, SPEAKER, text_frontend=False)]
@@ -87,7 +87,7 @@ def test_upstream_speaks_from_the_tiny_model(cosyvoice: Any):
     assert 0.001 < float(speech.std()) < 0.9
 
 
-def test_upstream_streams_from_the_tiny_model(cosyvoice: Any):
+def test_upstream_streams_from_the_random_model(cosyvoice: Any):
     torch.manual_seed(11)
     parts = [
         part["tts_speech"]
@@ -99,23 +99,24 @@ def test_upstream_streams_from_the_tiny_model(cosyvoice: Any):
     assert sum(part.shape[1] for part in parts) > FAMILY.sample_rate_hz / 2
 
 
-def test_building_leaves_the_random_state_alone(tiny_model: Path):
+def test_building_leaves_the_random_state_alone(random_model: Path):
     def draws() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(1))
 
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     expected = draws()
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
-    bridge.build_flow(tiny_model, FAMILY)
+    bridge.build_flow(random_model, FAMILY)
     assert draws() == expected
 
 
-def test_building_leaves_the_log_and_the_screen_alone(tiny_model: Path):
+def test_building_leaves_the_log_and_the_screen_alone(random_model: Path):
     """Upstream sets the root logger to DEBUG when it is imported, and prints which packages it lacks."""
     code = (
         "import logging; from pathlib import Path; from cosytune import families; from cosytune.upstream import bridge;"
         "family = families.get('cosyvoice2-0.5b');"
-        f"bridge.build_llm(Path({str(tiny_model)!r}), family); bridge.build_flow(Path({str(tiny_model)!r}), family);"
+        f"model_dir = Path({str(random_model)!r}); bridge.build_llm(model_dir, family);"
+        "bridge.build_flow(model_dir, family);"
         "print(logging.getLogger().level, logging.getLogger().handlers)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools", capture_output=True, text=True, check=True)
@@ -124,12 +125,12 @@ def test_building_leaves_the_log_and_the_screen_alone(tiny_model: Path):
 
 
 @pytest.mark.parametrize("module", ["llm", "flow", "hift"])
-def test_weights_are_loaded_whole_or_not_at_all(module: str, tiny_model: Path, tmp_path: Path):
+def test_weights_are_loaded_whole_or_not_at_all(module: str, random_model: Path, tmp_path: Path):
     build = getattr(bridge, f"build_{module}")
     name = {"llm": FAMILY.llm, "flow": FAMILY.flow, "hift": FAMILY.vocoder}[module]
-    state = torch.load(tiny_model / name, weights_only=True)
+    state = torch.load(random_model / name, weights_only=True)
     first = next(key for key in state if key != "llm_embedding.weight") if module == "llm" else next(iter(state))
-    model_dir = linked(tiny_model, tmp_path / "m", leave_out=(name,))
+    model_dir = linked(random_model, tmp_path / "m", leave_out=(name,))
 
     with pytest.raises(UserError, match=f"{name}: missing; run stage -1"):
         build(model_dir, FAMILY)
@@ -142,7 +143,7 @@ def test_weights_are_loaded_whole_or_not_at_all(module: str, tiny_model: Path, t
         torch.save(changed, model_dir / name)
         with pytest.raises(UserError, match=f"{name}: not the weights of this model: {complaint}"):
             build(model_dir, FAMILY)
-    (model_dir / name).write_bytes((tiny_model / name).read_bytes()[:5000])
+    (model_dir / name).write_bytes((random_model / name).read_bytes()[:5000])
     with pytest.raises(UserError, match=f"{name}: not readable as weights"):
         build(model_dir, FAMILY)
     torch.save({**state, "epoch": 3, "step": 40}, model_dir / name)  # as upstream's trainer leaves them
@@ -162,30 +163,30 @@ def test_an_unknown_yaml_is_not_run(spoken_dir: Path, tmp_path: Path):
         bridge.load_cosyvoice(model_dir, FAMILY)
 
 
-def test_the_shape_follows_the_description_or_the_yaml(tiny_model: Path, spoken_dir: Path, tmp_path: Path):
-    assert bridge.manifest.shape(tiny_model, FAMILY) == FAMILY.tiny
-    assert bridge.manifest.shape(spoken_dir, FAMILY) == FAMILY.tiny
+def test_the_shape_follows_the_description_or_the_yaml(random_model: Path, spoken_dir: Path, tmp_path: Path):
+    assert bridge.manifest.shape(random_model, FAMILY) == FAMILY.random
+    assert bridge.manifest.shape(spoken_dir, FAMILY) == FAMILY.random
     assert bridge.manifest.shape(tmp_path, FAMILY) == FAMILY.real
 
 
-def test_the_trainers_overrides_work_on_our_yaml(tiny_model: Path):
+def test_the_trainers_overrides_work_on_our_yaml(random_model: Path):
     """What upstream's train.py does for each module; a YAML without `hifigan` fails here."""
     from hyperpyyaml import load_hyperpyyaml
 
-    bridge.load_tokenizer(tiny_model, FAMILY)  # puts upstream on the path
-    text = (tiny_model / FAMILY.yaml).read_text()
+    bridge.load_tokenizer(random_model, FAMILY)  # puts upstream on the path
+    text = (random_model / FAMILY.yaml).read_text()
     overrides = {
         "llm": None,
         "hift": None,
         "hifigan": None,
-        "qwen_pretrain_path": str(tiny_model / "CosyVoice-BlankEN"),
+        "qwen_pretrain_path": str(random_model / "CosyVoice-BlankEN"),
     }
     with bridge.keep_random_state():
         values = load_hyperpyyaml(text, overrides=overrides)
     assert len(values["data_pipeline"]) == 10 and len(values["data_pipeline_gan"]) == 12
     assert values["train_conf"]["optim_conf"]["lr"] == pytest.approx(1e-5)
     assert values["flow"].decoder.sigma_min == pytest.approx(1e-6)
-    assert values["get_tokenizer"]().encode("こんにちは") == bridge.load_tokenizer(tiny_model, FAMILY).encode(
+    assert values["get_tokenizer"]().encode("こんにちは") == bridge.load_tokenizer(random_model, FAMILY).encode(
         "こんにちは"
     )
 
@@ -228,7 +229,7 @@ def test_the_real_numbers_give_the_published_sizes():
     ],
 )
 def test_lora_targets_are_linear_layers(module: str, group: str, count: int):
-    tree = {"llm": bridge.new_llm, "flow": bridge.new_flow}[module](FAMILY, FAMILY.tiny)
+    tree = {"llm": bridge.new_llm, "flow": bridge.new_flow}[module](FAMILY, FAMILY.random)
     pattern = re.compile(FAMILY.lora_targets[module][group])
     found = {name: part for name, part in tree.named_modules() if pattern.fullmatch(name)}
     assert len(found) == count
@@ -254,9 +255,9 @@ def test_a_family_that_nobody_knows():
 
 def test_every_number_of_a_shape_is_in_the_yaml():
     """The YAML is trusted by its hash alone, so two shapes must never share one."""
-    text = hyperyaml.render(FAMILY, FAMILY.tiny)
+    text = hyperyaml.render(FAMILY, FAMILY.random)
     for part in ("flow", "vocoder"):
-        shape = getattr(FAMILY.tiny, part)
+        shape = getattr(FAMILY.random, part)
         for field in dataclasses.fields(shape):
             changed = dataclasses.replace(shape, **{field.name: getattr(shape, field.name) * 2})
-            assert hyperyaml.render(FAMILY, dataclasses.replace(FAMILY.tiny, **{part: changed})) != text, field.name
+            assert hyperyaml.render(FAMILY, dataclasses.replace(FAMILY.random, **{part: changed})) != text, field.name

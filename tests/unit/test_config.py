@@ -32,7 +32,7 @@ def stage(name: str):
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "花子's voice"
     path.mkdir()
-    (path / "conf.yaml").write_text("base: tiny\ntrain:\n  llm: {learning_rate: 2e-4}\n", encoding="utf-8")
+    (path / "conf.yaml").write_text("base: random\ntrain:\n  llm: {learning_rate: 2e-4}\n", encoding="utf-8")
     return path
 
 
@@ -59,7 +59,7 @@ def test_layers_defaults_below_the_recipe_below_the_command_line(recipe: Path) -
     assert config.train.llm.num_train_epochs == 3
     assert config.seed == 7
     assert config.train.flow.learning_rate == Config().train.flow.learning_rate
-    assert config.base == "tiny"
+    assert config.base == "random"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ PROGRAMS = ("sox", "ffmpeg", "g++", "git")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, tiny_model: Path) -> Path:
-    """A copy of the repository with upstream's code and the tiny base: a healthy patient, to be made ill in copies."""
+def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, random_model: Path) -> Path:
+    """A copy of the repository with upstream's code and a random base: a healthy patient, to be made ill in copies."""
     root = tmp_path_factory.mktemp("doctor") / "a house"
     for name in ("tools", "cosyvoice_patches", "egs/demo/conf.yaml", "requirements.lock"):
         source, copy = ROOT / name, root / name
@@ -31,8 +31,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, tiny_mo
             shutil.copy(source, copy)
     shutil.copytree(upstream_tree, root / "upstream" / upstream_tree.name)
     (root / "pretrained_models").mkdir()
-    model = root / "pretrained_models" / "CosyVoice2-0.5B-tiny"
-    shutil.copytree(tiny_model, model, copy_function=os.link)
+    model = root / "pretrained_models" / "CosyVoice2-0.5B-random"
+    shutil.copytree(random_model, model, copy_function=os.link)
     return root
 
 
@@ -88,7 +88,7 @@ def test_a_tampered_upstream_file_is_named(house: Path) -> None:
 
 
 def test_one_flipped_byte_of_the_model_is_named(house: Path) -> None:
-    path = house / "pretrained_models" / "CosyVoice2-0.5B-tiny" / "llm.pt"
+    path = house / "pretrained_models" / "CosyVoice2-0.5B-random" / "llm.pt"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     kept = path.rename(path.with_name("kept"))
@@ -148,7 +148,7 @@ def test_cuda_by_name_where_there_is_none(house: Path) -> None:
         pytest.skip("this machine has a GPU")
     recipe = house / "egs" / "cuda"
     recipe.mkdir()
-    (recipe / "conf.yaml").write_text("base: tiny\nfeatures: {provider: cuda}\n")
+    (recipe / "conf.yaml").write_text("base: random\nfeatures: {provider: cuda}\n")
     status, lines = examine(house, "egs/cuda")
     assert status == 1
     assert faults(lines) == ["ONNX"]
@@ -180,7 +180,8 @@ def test_a_check_that_breaks_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor, "_gpu", broken)
     monkeypatch.setattr(doctor, "_precision", mistaken)
     findings = {
-        finding.subject: finding for finding in doctor.examine(Config(base="tiny", features={"provider": "cpu"}), None)
+        finding.subject: finding
+        for finding in doctor.examine(Config(base="random", features={"provider": "cpu"}), None)
     }
     assert "libcudart" in str(findings["GPU"])
     assert str(findings["precision"]).endswith("place: value; place: value; remedy")

@@ -28,8 +28,8 @@ def clips(training_features: Path) -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_model: Path) -> Any:
-    return bridge.build_flow(tiny_model, FAMILY)
+def flow(random_model: Path) -> Any:
+    return bridge.build_flow(random_model, FAMILY)
 
 
 def _adapted(name: str, model_dir: Path) -> Any:
@@ -155,8 +155,8 @@ def _gradients(
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])
-def test_checkpointing_keeps_gradients_and_saves_memory(name: str, tiny_model: Path, clips: list[Clip]) -> None:
-    model = _adapted(name, tiny_model)
+def test_checkpointing_keeps_gradients_and_saves_memory(name: str, random_model: Path, clips: list[Clip]) -> None:
+    model = _adapted(name, random_model)
     plain, plain_bytes = _gradients(name, model, clips)
     again, _ = _gradients(name, model, clips)
     assert all(torch.equal(plain[key], again[key]) for key in plain), "the comparison must be able to be exact"
@@ -191,17 +191,17 @@ def test_recomputing_keeps_gradients_and_saves_memory(clips: list[Clip], precisi
     assert not saving._kept.recipes, "nothing outlives the forward pass"
 
 
-def test_recomputing_changes_no_loss_in_eval_mode(tiny_model: Path, clips: list[Clip]) -> None:
-    model = _adapted("llm", tiny_model).eval()
+def test_recomputing_changes_no_loss_in_eval_mode(random_model: Path, clips: list[Clip]) -> None:
+    model = _adapted("llm", random_model).eval()
     with torch.no_grad():
         before = _loss("llm", model, clips)
         recomputing.enable(model, "llm")
         assert torch.equal(_loss("llm", model, clips), before)
 
 
-def test_compiled_blocks_have_the_same_loss(tiny_model: Path, clips: list[Clip]) -> None:
+def test_compiled_blocks_have_the_same_loss(random_model: Path, clips: list[Clip]) -> None:
     """Traced alone: the flow, and what makes kernels of it, take minutes: tests/bench/compile_pays.py."""
-    model = _adapted("llm", tiny_model).eval()
+    model = _adapted("llm", random_model).eval()
     expected = [_loss("llm", model, some) for some in (clips, clips[:2])]
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -218,10 +218,10 @@ def test_compiled_blocks_have_the_same_loss(tiny_model: Path, clips: list[Clip])
         torch._dynamo.reset()
 
 
-def test_no_compiler_is_an_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_is_an_error(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"train\.llm\.torch_compile: no C\+\+ compiler .*torch_compile=false"):
-        compiling.compiled(_adapted("llm", tiny_model), "llm")
+        compiling.compiled(_adapted("llm", random_model), "llm")
 
 
 def _trained(model: Any) -> list[torch.nn.Parameter]:

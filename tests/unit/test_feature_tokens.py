@@ -80,17 +80,17 @@ def test_batches_give_the_graphs_tokens(
             assert {clip.digest: ids for clip, ids in said.items()} == expected
 
 
-@pytest.mark.parametrize("which", ["small", "tiny"])
+@pytest.mark.parametrize("which", ["small", "random"])
 def test_where_there_is_a_card_batches_are_used_if_the_file_can_be_read(
     which: str,
     model: Path,
-    tiny_model: Path,
+    random_model: Path,
     sounds: dict[str, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The way of a GPU, walked by torch on the CPU."""
-    path = model if which == "small" else tiny_model / FAMILY.speech_tokenizer
+    path = model if which == "small" else random_model / FAMILY.speech_tokenizer
     many = [dataclasses.replace(clip, digest=f"{clip.digest} {n}") for clip in clips() for n in range(2)]
     said: dict[str, dict[Clip, Any]] = {}
     for device in (None, CPU):
@@ -102,7 +102,7 @@ def test_where_there_is_a_card_batches_are_used_if_the_file_can_be_read(
     printed = capsys.readouterr().out
     assert f"{path.name}: CPUExecutionProvider" in printed
     assert ("s3tokenizer: torch on cpu" in printed) == (which == "small")
-    assert ("not the architecture that S3Tokenizer knows; one clip at a time" in printed) == (which == "tiny")
+    assert ("not the architecture that S3Tokenizer knows; one clip at a time" in printed) == (which == "random")
 
 
 def test_a_network_that_says_something_else_is_not_used(
@@ -166,8 +166,8 @@ def test_clips_that_no_model_can_hear_are_named_among_the_others(
     assert len(said) == len(DURATIONS_S)
 
 
-def test_the_tiny_graph_is_no_architecture_that_s3tokenizer_reads(tiny_model: Path) -> None:
-    assert batched.load(tiny_model / FAMILY.speech_tokenizer, CPU) is None
+def test_the_tiny_graph_is_no_architecture_that_s3tokenizer_reads(random_model: Path) -> None:
+    assert batched.load(random_model / FAMILY.speech_tokenizer, CPU) is None
 
 
 def test_the_packages_own_loader_reads_the_full_random_file(model: Path) -> None:

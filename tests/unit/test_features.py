@@ -28,21 +28,21 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def front_end(tiny_model: Path):  # upstream's own CosyVoiceFrontEnd
+def front_end(random_model: Path):  # upstream's own CosyVoiceFrontEnd
     from cosytune.upstream import bridge
 
-    return bridge.load_cosyvoice(tiny_model, FAMILY).frontend
+    return bridge.load_cosyvoice(random_model, FAMILY).frontend
 
 
-def test_tokens_and_embedding_equal_upstreams_front_end(clip: Path, front_end, tiny_model: Path) -> None:
+def test_tokens_and_embedding_equal_upstreams_front_end(clip: Path, front_end, random_model: Path) -> None:
     sound = speech.read_16k(clip)
-    session = onnx.open_session(tiny_model / FAMILY.speech_tokenizer, "cpu", 1)
+    session = onnx.open_session(random_model / FAMILY.speech_tokenizer, "cpu", 1)
     tokens = speech.speech_tokens(session, sound)
     expected, length = front_end._extract_speech_token(sound)
     assert tokens == expected.flatten().tolist()
     assert len(tokens) == length.item() == pytest.approx(sound.shape[1] / 16000 * FAMILY.token_rate_hz, abs=2)
     assert len(set(tokens)) > 10, "the tokens depend on the sound"
-    session = onnx.open_session(tiny_model / FAMILY.speaker_encoder, "cpu", 1)
+    session = onnx.open_session(random_model / FAMILY.speaker_encoder, "cpu", 1)
     embedding = speech.speaker_embedding(session, sound)
     assert embedding == front_end._extract_spk_embedding(sound).flatten().tolist()
     assert len(embedding) == 192
@@ -64,15 +64,15 @@ def test_the_mel_is_whispers_bit_by_bit(clip: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the session gets what it asks for")
-def test_cuda_by_name_is_an_error_where_the_session_did_not_get_it(tiny_model: Path) -> None:
+def test_cuda_by_name_is_an_error_where_the_session_did_not_get_it(random_model: Path) -> None:
     with pytest.raises(UserError, match=r"features\.provider = cuda.*CPUExecutionProvider"):
-        onnx.open_session(tiny_model / FAMILY.speaker_encoder, "cuda", 1)
+        onnx.open_session(random_model / FAMILY.speaker_encoder, "cuda", 1)
 
 
-def test_upstreams_own_reader_reads_the_parquet(clip: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_upstreams_own_reader_reads_the_parquet(clip: Path, tmp_path: Path, random_model: Path) -> None:
     from cosytune.upstream import bridge
 
-    bridge.load_tokenizer(tiny_model, FAMILY)  # puts upstream on the path
+    bridge.load_tokenizer(random_model, FAMILY)  # puts upstream on the path
     from cosyvoice.dataset import processor
 
     utterances = [

@@ -47,8 +47,8 @@ def _loss(name: str, model: Any, clips: list[Clip]) -> torch.Tensor:
 
 @pytest.mark.parametrize("use_dora", [False, True])
 @pytest.mark.parametrize("name", ["llm", "flow"])
-def test_loss_and_gradients_of_a_halved_base(name: str, use_dora: bool, tiny_model: Path, clips: list[Clip]) -> None:
-    model = _adapted(name, tiny_model, use_dora)
+def test_loss_and_gradients_of_a_halved_base(name: str, use_dora: bool, random_model: Path, clips: list[Clip]) -> None:
+    model = _adapted(name, random_model, use_dora)
     with torch.no_grad():
         exact = _loss(name, model, clips).item()
         with torch.autocast("cpu", torch.bfloat16):
@@ -73,9 +73,9 @@ def test_loss_and_gradients_of_a_halved_base(name: str, use_dora: bool, tiny_mod
     assert any(part.grad.norm() > 0 for part in model.parameters() if part.requires_grad)
 
 
-def test_a_merged_voice_is_not_rounded(tiny_model: Path, clips: list[Clip], tmp_path: Path) -> None:
+def test_a_merged_voice_is_not_rounded(random_model: Path, clips: list[Clip], tmp_path: Path) -> None:
     """What is saved are the adapters; merging reads the base's file."""
-    whole, halved = _adapted("llm", tiny_model), _adapted("llm", tiny_model)
+    whole, halved = _adapted("llm", random_model), _adapted("llm", random_model)
     frozen.halve(halved, torch.bfloat16)
     merged = []
     for number, model in enumerate((whole, halved)):
@@ -83,13 +83,13 @@ def test_a_merged_voice_is_not_rounded(tiny_model: Path, clips: list[Clip], tmp_
         directory.mkdir()
         for file, content in adapters.contents(model).items():
             (directory / file).write_bytes(content)
-        merged.append(adapters.merge(bridge.build_llm(tiny_model, FAMILY), directory).state_dict())
+        merged.append(adapters.merge(bridge.build_llm(random_model, FAMILY), directory).state_dict())
     assert all(torch.equal(tensor, merged[1][key]) for key, tensor in merged[0].items())
     assert all(tensor.dtype == torch.float32 for tensor in merged[1].values())
 
 
-def test_tied_weights_stay_tied_and_no_other_width_is_accepted(tiny_model: Path) -> None:
-    model = _adapted("llm", tiny_model)
+def test_tied_weights_stay_tied_and_no_other_width_is_accepted(random_model: Path) -> None:
+    model = _adapted("llm", random_model)
     text = model.get_base_model().llm.model
     assert text.lm_head.weight is text.model.embed_tokens.weight
     with pytest.raises(ValueError, match="no half precision"):

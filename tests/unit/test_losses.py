@@ -29,13 +29,13 @@ def clips(training_features: Path) -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def llm(tiny_model: Path) -> Any:
-    return bridge.build_llm(tiny_model, FAMILY)
+def llm(random_model: Path) -> Any:
+    return bridge.build_llm(random_model, FAMILY)
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_model: Path) -> Any:
-    return bridge.build_flow(tiny_model, FAMILY)
+def flow(random_model: Path) -> Any:
+    return bridge.build_flow(random_model, FAMILY)
 
 
 def _padded(rows: list[Any], dtype: torch.dtype = torch.long) -> torch.Tensor:
@@ -166,9 +166,9 @@ def test_flow_loss_is_upstreams(flow: Any, clips: list[Clip], streaming: bool, c
     assert batch.targets == sum(clip.mel.size for clip in chosen)
 
 
-def test_llm_gradients_are_upstreams(tiny_model: Path, clips: list[Clip], monkeypatch) -> None:
+def test_llm_gradients_are_upstreams(random_model: Path, clips: list[Clip], monkeypatch) -> None:
     """Of every adapter, with clips of different lengths, interleaved and not."""
-    model = _adapted("llm", tiny_model)
+    model = _adapted("llm", random_model)
     heads = [number % 2 == 0 and _may_interleave(clip) for number, clip in enumerate(clips)]
     assert {True, False} == {*heads}
     _fix_llm_coins(heads, monkeypatch)
@@ -180,8 +180,8 @@ def test_llm_gradients_are_upstreams(tiny_model: Path, clips: list[Clip], monkey
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_flow_gradients_are_upstreams(tiny_model: Path, clips: list[Clip], streaming: bool, monkeypatch) -> None:
-    model = _adapted("flow", tiny_model)
+def test_flow_gradients_are_upstreams(random_model: Path, clips: list[Clip], streaming: bool, monkeypatch) -> None:
+    model = _adapted("flow", random_model)
     made = [draws.flow(Epoch(4, 0), clip.utt, len(clip.mel), 80, 0.2) for clip in clips]
     batch = batches.flow_batch(clips, made, streaming)
     _patch_flow(monkeypatch, made, streaming, batch.noise)

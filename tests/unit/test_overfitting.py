@@ -1,4 +1,4 @@
-"""Adapters can learn: four clips are learnt by heart within 150 updates of the tiny base."""
+"""Adapters can learn: four clips are learnt by heart within 150 updates of the random base."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cosytune.training.draws import Epoch
 _UPDATES = 150
 
 
-def _overfit(name: str, tiny_model: Path, features: Path, tmp_path: Path, learning_rate: float, goal: float) -> float:
+def _overfit(name: str, random_model: Path, features: Path, tmp_path: Path, learning_rate: float, goal: float) -> float:
     """The loss of the clips, as a share of `goal`'s unit, when it falls below the goal or after 150 updates."""
     clips = [cache.open(features)[index] for index in (0, 1, 3, 4)]
     nothing = training_data.write_subset(features, tmp_path / "none.arrow", [])
     job = training_data.make_job(
-        *(name, tiny_model, tmp_path, nothing, nothing),
+        *(name, random_model, tmp_path, nothing, nothing),
         lora=LoraConfig(lora_dropout=0.0),
         learning_rate=learning_rate,
         lr_scheduler_type="constant",
@@ -52,9 +52,9 @@ def _itself(batch: Batch) -> Batch:
     return batch
 
 
-def test_the_llm_learns_four_clips_by_heart(tiny_model: Path, training_features: Path, tmp_path: Path) -> None:
-    assert _overfit("llm", tiny_model, training_features, tmp_path, learning_rate=0.01, goal=1.0) < 1.0
+def test_the_llm_learns_four_clips_by_heart(random_model: Path, training_features: Path, tmp_path: Path) -> None:
+    assert _overfit("llm", random_model, training_features, tmp_path, learning_rate=0.01, goal=1.0) < 1.0
 
 
-def test_the_flow_comes_down_to_85_percent(tiny_model: Path, training_features: Path, tmp_path: Path) -> None:
-    assert _overfit("flow", tiny_model, training_features, tmp_path, learning_rate=0.003, goal=0.85) < 0.85
+def test_the_flow_comes_down_to_85_percent(random_model: Path, training_features: Path, tmp_path: Path) -> None:
+    assert _overfit("flow", random_model, training_features, tmp_path, learning_rate=0.003, goal=0.85) < 0.85

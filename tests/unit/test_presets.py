@@ -45,7 +45,7 @@ BASE_PARAMETERS = {"llm": 502_000_000, "flow": 112_000_000}
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "conf.yaml").write_text("base: tiny\n")
+    (tmp_path / "conf.yaml").write_text("base: random\n")
     return tmp_path
 
 
@@ -95,10 +95,10 @@ def test_a_preset_runs_on_its_card(recipe: Path, name: str, module: Any) -> None
 
 @pytest.mark.parametrize("module", ["llm", "flow"])
 @pytest.mark.parametrize("name", sorted(TABLE))
-def test_targets_of_a_preset_are_layers(recipe: Path, name: str, module: str, tiny_model: Path) -> None:
+def test_targets_of_a_preset_are_layers(recipe: Path, name: str, module: str, random_model: Path) -> None:
     lora = getattr(read(recipe, f"hardware={name}").lora, module)
     build = {"llm": bridge.build_llm, "flow": bridge.build_flow}[module]
-    adapted = adapters.attach(build(tiny_model, FAMILY), lora, FAMILY.lora_targets[module], seed=1)
+    adapted = adapters.attach(build(random_model, FAMILY), lora, FAMILY.lora_targets[module], seed=1)
     kinds = {layer.rpartition(".")[2] for layer in adapted.targeted_module_names}
     minimum = {"llm": {"q_proj", "v_proj"}, "flow": {"linear_q", "linear_v", "to_q", "to_v"}}[module]
     assert kinds == minimum if name == "rtx3060-12" else kinds > minimum

@@ -14,8 +14,8 @@ from rank_runs import Start, finish
 
 
 @pytest.fixture
-def start(tiny_model: Path, training_features: Path, tmp_path: Path) -> Start:
-    return rank_runs.starter(tiny_model, training_features, tmp_path)
+def start(random_model: Path, training_features: Path, tmp_path: Path) -> Start:
+    return rank_runs.starter(random_model, training_features, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])

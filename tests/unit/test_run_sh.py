@@ -142,7 +142,7 @@ def test_the_last_stage_may_be_named_generously(house: Path) -> None:
 
 
 def test_a_failing_stage_stops_the_run_and_says_how_to_go_on(house: Path) -> None:
-    arguments = ["egs/山田 'taro'", "--stop_stage", "5", "--exp", "my try", "description=a b", "base=tiny"]
+    arguments = ["egs/山田 'taro'", "--stop_stage", "5", "--exp", "my try", "description=a b", "base=random"]
     result = run(*arguments, cwd=house, script=house / "run.sh", FAILS="train")
     assert result.returncode == 75
     assert result.stdout.split()[-1] == "train"
@@ -200,7 +200,7 @@ def test_ctrl_c_in_a_terminal_interrupts_the_stage_once(house: Path) -> None:
 def test_recipes_are_found_from_here_and_from_the_root(tmp_path: Path) -> None:
     recipe = tmp_path / "egs" / "花子 san"
     recipe.mkdir(parents=True)
-    (recipe / "conf.yaml").write_text("base: tiny\n")
+    (recipe / "conf.yaml").write_text("base: random\n")
     here = run("egs/花子 san", "--list", cwd=tmp_path)
     assert here.returncode == 0, here.stderr
     assert str(recipe) in here.stdout

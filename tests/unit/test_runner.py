@@ -47,7 +47,7 @@ run_stage("pack", work, inputs, lambda context: sorted(context.layout.parquet.gl
 def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "花子's voice"
     (path / "audio").mkdir(parents=True)
-    (path / "conf.yaml").write_text("base: tiny\n")
+    (path / "conf.yaml").write_text("base: random\n")
     (path / "audio" / "a.txt").write_text("a")
     return path
 

@@ -28,12 +28,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def job(tiny_model: Path, training_features: Path, tmp_path: Path) -> MakeJob:
+def job(random_model: Path, training_features: Path, tmp_path: Path) -> MakeJob:
     """A module with adapters that have learned something: fresh ones change nothing."""
 
     def make(name: str) -> Job:
         clips = write_subset(training_features, tmp_path / "clips.arrow", [1, 4])
-        made = make_job(name, tiny_model, tmp_path / name, clips, clips)
+        made = make_job(name, random_model, tmp_path / name, clips, clips)
         torch.manual_seed(3)
         for key, parameter in made.model.named_parameters():
             if "lora_B" in key:
@@ -60,10 +60,10 @@ def listen(job: Job, model_dir: Path, update: int) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["llm", "flow"])
 def test_the_samples_of_an_evaluation(
-    name: str, job: MakeJob, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    name: str, job: MakeJob, random_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = job(name)
-    first = listen(run, tiny_model, 0)
+    first = listen(run, random_model, 0)
     assert sorted(first) == ["real-1.wav", "real-2.wav", "update-000000-1.wav", "update-000000-2.wav"]
     assert run.cv[0].text in capsys.readouterr().out
     for number in range(2):
@@ -78,18 +78,18 @@ def test_the_samples_of_an_evaluation(
             else:
                 assert len(sound) % 960 == 0
                 assert 2 * len(clip.text_token) <= len(sound) / 960 <= 2 * len(clip.speech_token)
-    again = listen(run, tiny_model, 5)
+    again = listen(run, random_model, 5)
     assert again["update-000005-1.wav"] == first["update-000000-1.wav"], "the same draws in each evaluation"
     for key, parameter in run.model.named_parameters():
         if "lora_B" in key:
             parameter.data.mul_(-3)
-    tuned = listen(run, tiny_model, 6)
+    tuned = listen(run, random_model, 6)
     assert tuned["update-000006-1.wav"] != first["update-000000-1.wav"], "the adapters are heard"
     assert tuned["real-1.wav"] == first["real-1.wav"]
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])
-def test_listening_leaves_no_trace_in_training(name: str, job: MakeJob, tiny_model: Path) -> None:
+def test_listening_leaves_no_trace_in_training(name: str, job: MakeJob, random_model: Path) -> None:
     """The same update after it as without it, to the last bit."""
     gradients = []
     for is_heard in (False, True):
@@ -103,7 +103,7 @@ def test_listening_leaves_no_trace_in_training(name: str, job: MakeJob, tiny_mod
         random.seed(11)
         np.random.seed(11)
         if is_heard:
-            assert studio(run, tiny_model).speak(run.model, run.cv[0]) is not None
+            assert studio(run, random_model).speak(run.model, run.cv[0]) is not None
         drawn = [torch.rand(1).item(), random.random(), np.random.rand()]
         assert [part.training for part in run.model.modules()] == modes
         assert all(torch.equal(value, weights[key]) for key, value in run.model.state_dict().items())
@@ -133,7 +133,7 @@ def _forget_positions(model: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("name", "looks"), [("llm", 0), ("llm", 9), ("llm", 40), ("flow", 0), ("flow", 1)])
-def test_who_asks_to_stop_hears_nothing(name: str, looks: int, job: MakeJob, tiny_model: Path) -> None:
+def test_who_asks_to_stop_hears_nothing(name: str, looks: int, job: MakeJob, random_model: Path) -> None:
     run = job(name)
     left = iter(range(looks))
     asked = 0
@@ -145,19 +145,19 @@ def test_who_asks_to_stop_hears_nothing(name: str, looks: int, job: MakeJob, tin
 
     state = torch.get_rng_state()
     with journal(run) as notes:
-        studio(run, tiny_model).listen(run.model, 1, notes, should_stop)
+        studio(run, random_model).listen(run.model, 1, notes, should_stop)
     assert asked == looks + 1, "not asked again: it ends at once"
     assert not (run.directory / "samples").exists()
     assert torch.equal(torch.get_rng_state(), state)
     assert "sampling_ids" not in vars(run.model.get_base_model())
 
 
-def test_a_run_that_is_listened_to_learns_the_same(tiny_model: Path, training_features: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_listened_to_learns_the_same(random_model: Path, training_features: Path, tmp_path: Path) -> None:
     clips = write_subset(training_features, tmp_path / "clips.arrow", [1, 4, 7])
     adapters = []
     for is_heard in (False, True):
-        run = make_job("llm", tiny_model, tmp_path / f"{is_heard}" / "llm", clips, clips, num_train_epochs=2)
-        run = replace(run, listen=studio(run, tiny_model).listen) if is_heard else run
+        run = make_job("llm", random_model, tmp_path / f"{is_heard}" / "llm", clips, clips, num_train_epochs=2)
+        run = replace(run, listen=studio(run, random_model).listen) if is_heard else run
         trainer.train(run)
         adapters.append({path.name: path.read_bytes() for path in run.directory.rglob("checkpoint-*/*")})
         history = (run.directory / "history.jsonl").read_text()
@@ -175,14 +175,14 @@ def test_a_run_that_is_listened_to_learns_the_same(tiny_model: Path, training_fe
 
 
 @pytest.mark.parametrize("name", ["llm", "flow"])
-def test_a_base_in_bf16_under_autocast_is_heard(name: str, job: MakeJob, tiny_model: Path) -> None:
+def test_a_base_in_bf16_under_autocast_is_heard(name: str, job: MakeJob, random_model: Path) -> None:
     run = job(name)
-    exact = studio(run, tiny_model).speak(run.model, run.cv[0])
+    exact = studio(run, random_model).speak(run.model, run.cv[0])
     for parameter in run.model.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.bfloat16()
     context = partial(machine.autocast, CPU, "bf16")
-    heard = studio(run, tiny_model, context=context).speak(run.model, run.cv[0])
+    heard = studio(run, random_model, context=context).speak(run.model, run.cv[0])
     assert exact is not None
     assert heard is not None
     assert np.isfinite(heard.sound).all()
@@ -192,32 +192,32 @@ def test_a_base_in_bf16_under_autocast_is_heard(name: str, job: MakeJob, tiny_mo
         assert 0 < np.abs(heard.mel - exact.mel).mean() < 0.1
 
 
-def test_an_llm_that_diverged_is_said_and_not_heard(job: MakeJob, tiny_model: Path) -> None:
+def test_an_llm_that_diverged_is_said_and_not_heard(job: MakeJob, random_model: Path) -> None:
     run = job("llm")
     for key, parameter in run.model.named_parameters():
         if "lora_B" in key:
             parameter.data.fill_(torch.nan)
     with journal(run) as notes:
-        studio(run, tiny_model).listen(run.model, 1, notes, lambda: False)
+        studio(run, random_model).listen(run.model, 1, notes, lambda: False)
     assert "no audio samples after update 1" in (run.directory / "train.log").read_text()
     assert not (run.directory / "samples").exists()
 
 
-def test_an_llm_that_ends_at_once_is_said_and_not_heard(job: MakeJob, tiny_model: Path) -> None:
+def test_an_llm_that_ends_at_once_is_said_and_not_heard(job: MakeJob, random_model: Path) -> None:
     run = job("llm")
     run.model.get_base_model().llm_decoder.bias.data[FAMILY.speech_token_size] = 1e4
     with journal(run) as notes:
-        studio(run, tiny_model).listen(run.model, 1, notes, lambda: False)
+        studio(run, random_model).listen(run.model, 1, notes, lambda: False)
     assert "no audio samples after update 1: the LLM ends before" in (run.directory / "train.log").read_text()
     assert not (run.directory / "samples").exists()
 
 
-def test_an_llm_that_does_not_end_is_cut(job: MakeJob, tiny_model: Path) -> None:
+def test_an_llm_that_does_not_end_is_cut(job: MakeJob, random_model: Path) -> None:
     run = job("llm")
     module = run.model.get_base_model()
     module.llm_decoder.bias.data[FAMILY.speech_token_size :] = -1e4  # no end of speech, no other special token
     with journal(run) as notes:
-        studio(run, tiny_model).listen(run.model, 1, notes, lambda: False)
+        studio(run, random_model).listen(run.model, 1, notes, lambda: False)
     clip = run.cv[0]
     longest_s = min(20 * len(clip.text_token), 2 * len(clip.speech_token)) / 25
     said = (run.directory / "train.log").read_text()
@@ -225,17 +225,17 @@ def test_an_llm_that_does_not_end_is_cut(job: MakeJob, tiny_model: Path) -> None
     assert soundfile.info(run.directory / "samples" / "update-000001-1.wav").duration == pytest.approx(longest_s)
 
 
-def test_the_flow_is_heard_without_reading_the_bases_own(job: MakeJob, tiny_model: Path, tmp_path: Path) -> None:
+def test_the_flow_is_heard_without_reading_the_bases_own(job: MakeJob, random_model: Path, tmp_path: Path) -> None:
     run = job("flow")
     vocoder_alone = tmp_path / "model"
     vocoder_alone.mkdir()
-    for file in tiny_model.iterdir():
+    for file in random_model.iterdir():
         if file.name not in (FAMILY.flow, FAMILY.llm):
             (vocoder_alone / file.name).symlink_to(file)
     assert studio(run, vocoder_alone).speak(run.model, run.cv[0]) is not None
 
 
-def test_a_full_gpu_ends_the_samples_and_not_the_training(job: MakeJob, tiny_model: Path) -> None:
+def test_a_full_gpu_ends_the_samples_and_not_the_training(job: MakeJob, random_model: Path) -> None:
     run = job("flow")
 
     @contextmanager
@@ -243,7 +243,7 @@ def test_a_full_gpu_ends_the_samples_and_not_the_training(job: MakeJob, tiny_mod
         raise torch.OutOfMemoryError
         yield
 
-    made = studio(run, tiny_model, context=full)
+    made = studio(run, random_model, context=full)
     with journal(run) as notes:
         made.listen(run.model, 1, notes, lambda: False)
         made.listen(run.model, 2, notes, lambda: False)

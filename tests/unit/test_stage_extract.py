@@ -35,11 +35,11 @@ def layout(tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def run(layout: Layout, tiny_model: Path) -> Run:
+def run(layout: Layout, random_model: Path) -> Run:
     """Both stages, or the one that is named."""
 
     def start(*stages: str, again: bool = False, threads: int = 2) -> None:
-        config = Config.model_validate({"base": "tiny", "features": {"threads": threads, "provider": "cpu"}})
+        config = Config.model_validate({"base": "random", "features": {"threads": threads, "provider": "cpu"}})
         context = Context(config, layout, again)
         for stage in stages or ("embed", "tokenize"):
             {"embed": embed.work, "tokenize": tokenize.work}[stage](context)
@@ -70,10 +70,10 @@ def results(layout: Layout) -> dict[str, bytes]:
     return {name: (layout.data_all / name).read_bytes() for name in names}
 
 
-def test_the_values_are_those_of_one_clip_at_a_time(layout: Layout, run: Run, tiny_model: Path) -> None:
+def test_the_values_are_those_of_one_clip_at_a_time(layout: Layout, run: Run, random_model: Path) -> None:
     run()
-    tokenizer = onnx.open_session(tiny_model / FAMILY.speech_tokenizer, "cpu", 1)
-    encoder = onnx.open_session(tiny_model / FAMILY.speaker_encoder, "cpu", 1)
+    tokenizer = onnx.open_session(random_model / FAMILY.speech_tokenizer, "cpu", 1)
+    encoder = onnx.open_session(random_model / FAMILY.speaker_encoder, "cpu", 1)
     sounds = {utt: speech.read_16k(layout.data_all / "wav" / f"{utt}.wav") for utt in DURATIONS_S}
     tokens = files.read_torch(layout.data_all / "utt2speech_token.pt")
     assert tokens == {utt: speech.speech_tokens(tokenizer, one) for utt, one in sounds.items()}
@@ -139,12 +139,12 @@ def test_a_changed_clip_is_computed_anew_and_two_of_one_content_once(
 
 
 def test_another_model_file_voids_what_is_known(
-    layout: Layout, run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    layout: Layout, run: Run, random_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("embed")
-    known = base.hashes(tiny_model) | {FAMILY.speaker_encoder: "0" * 64}
+    known = base.hashes(random_model) | {FAMILY.speaker_encoder: "0" * 64}
     monkeypatch.setattr(base, "hashes", lambda _: known)
-    monkeypatch.setattr(base, "file", lambda config, name: tiny_model / name)
+    monkeypatch.setattr(base, "file", lambda config, name: random_model / name)
     run("embed")
     assert "; 5 new, the rest known" in capsys.readouterr().out.rpartition("clips =")[2]
 

@@ -24,7 +24,7 @@ from cosytune.training import checkpoint, runs
 from training_data import write_subset
 
 _SETTINGS = {
-    "base": "tiny",
+    "base": "random",
     "device": "cpu",
     "seed": 3,
     "lora": {"llm": {"r": 4}, "flow": {"r": 4}},
@@ -34,7 +34,7 @@ MakeContext = Callable[..., Context]
 
 
 @pytest.fixture
-def layout(tiny_model: Path, training_features: Path, tmp_path: Path) -> Layout:
+def layout(random_model: Path, training_features: Path, tmp_path: Path) -> Layout:
     """A recipe that has been packed."""
     layout = Layout(tmp_path / "話者 'A'")
     write_subset(training_features, layout.parquet / "train" / "features.arrow", [0, 1, 2, 3])
@@ -43,9 +43,9 @@ def layout(tiny_model: Path, training_features: Path, tmp_path: Path) -> Layout:
 
 
 @pytest.fixture
-def context(layout: Layout, tiny_model: Path) -> MakeContext:
+def context(layout: Layout, random_model: Path) -> MakeContext:
     def make(again: bool = False, **settings: Any) -> Context:
-        merged = configs.merge([_SETTINGS, {"model_dir": str(tiny_model)}, settings])
+        merged = configs.merge([_SETTINGS, {"model_dir": str(random_model)}, settings])
         layout.config.parent.mkdir(parents=True, exist_ok=True)
         layout.config.write_text(yaml.safe_dump(merged))
         return Context(*configs.load(layout.config), again=again)

@@ -60,10 +60,10 @@ def in_a_small_room(given: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("spare_mb", [40])
 def test_a_process_without_memory_cuts_its_micro_batches_or_names_the_clip(
-    spare_mb: int, tiny_model: Path, training_features: Path, tmp_path: Path
+    spare_mb: int, random_model: Path, training_features: Path, tmp_path: Path
 ) -> None:
     """Where the allocator gives up is its own affair; that training answers it is ours."""
-    places = {"features": training_features, "model_dir": tiny_model, "directory": tmp_path / "run"}
+    places = {"features": training_features, "model_dir": random_model, "directory": tmp_path / "run"}
     answer = in_a_small_room({**{key: str(path) for key, path in places.items()}, "spare_bytes": spare_mb * 10**6})
     log = (tmp_path / "run" / "train.log").read_text()
     assert "out of memory in" in log

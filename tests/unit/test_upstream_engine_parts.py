@@ -57,11 +57,11 @@ def test_the_cause_is_what_came_before_torchruns_own_lines() -> None:
     )
 
 
-def test_the_settings_reach_upstreams_yaml(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_settings_reach_upstreams_yaml(random_model: Path, tmp_path: Path) -> None:
     from hyperpyyaml import load_hyperpyyaml
 
     wanted = UpstreamTrainConfig(learning_rate=2e-5, max_epoch=3, accum_grad=4, max_frames_in_batch=777)
-    settings.write(tmp_path, tiny_model, FAMILY, wanted, 7, None)
+    settings.write(tmp_path, random_model, FAMILY, wanted, 7, None)
     text = (tmp_path / settings.YAML).read_text(encoding="utf-8")
     after = text[text.index("train_conf:\n") :]
     found = load_hyperpyyaml(after[: after.index("train_conf_gan:")])["train_conf"]
@@ -83,9 +83,9 @@ def test_the_settings_reach_upstreams_yaml(tiny_model: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("precision", "fp16", "bf16"), [(None, False, False), ("bf16", False, True)])
-def test_deepspeeds_settings(tiny_model: Path, tmp_path: Path, precision: str | None, fp16: bool, bf16: bool) -> None:
+def test_deepspeeds_settings(random_model: Path, tmp_path: Path, precision: str | None, fp16: bool, bf16: bool) -> None:
     wanted = UpstreamTrainConfig(train_engine="deepspeed", learning_rate=2e-5, accum_grad=4)
-    settings.write(tmp_path, tiny_model, FAMILY, wanted, 7, precision)
+    settings.write(tmp_path, random_model, FAMILY, wanted, 7, precision)
     found = files.read_json(tmp_path / settings.DEEPSPEED)
     assert found["train_micro_batch_size_per_gpu"] == 1 and found["gradient_accumulation_steps"] == 4
     assert found["zero_optimization"]["stage"] == 2 and "offload_optimizer" not in found["zero_optimization"]

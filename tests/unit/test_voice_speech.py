@@ -25,23 +25,23 @@ SPEAKER = "声 'A'"
 
 
 @pytest.fixture(scope="module")
-def voice(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Voice:
+def voice(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Voice:
     """The base's own weights as a voice: all that assembling and speaking need."""
     root = tmp_path_factory.mktemp("声 dir") / "voice"
     root.mkdir()
     for module in ("llm", "flow"):
-        shutil.copyfile(tiny_model / f"{module}.pt", root / f"{module}.pt")
+        shutil.copyfile(random_model / f"{module}.pt", root / f"{module}.pt")
     embedding = torch.linspace(-1, 1, 192).unsqueeze(0)
     files.write_torch(root / "spk2info.pt", {SPEAKER: {"embedding": embedding}})
     files.write_json(root / "speaker_config.json", {"speakers": {SPEAKER: {}}, "default_speaker": SPEAKER})
-    files.write_json(root / "versions.json", origin.versions(Config(base="tiny"), SPEAKER, tiny_model))
+    files.write_json(root / "versions.json", origin.versions(Config(base="random"), SPEAKER, random_model))
     bundle.seal(root)
     return bundle.read(root)
 
 
 @pytest.fixture(scope="module")
-def model(voice: Voice, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return assemble.assemble(voice, tmp_path_factory.mktemp("assembled") / "モデル dir", tiny_model)
+def model(voice: Voice, random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return assemble.assemble(voice, tmp_path_factory.mktemp("assembled") / "モデル dir", random_model)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def test_nothing_to_say_is_refused(reader: synthesis.Speaker, text: str) -> None
         reader.say(text, SPEAKER, "ja", seed=1)
 
 
-def test_another_base_is_refused(voice: Voice, tiny_model: Path, tmp_path: Path) -> None:
+def test_another_base_is_refused(voice: Voice, random_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other base"
-    shutil.copytree(tiny_model, other)
+    shutil.copytree(random_model, other)
     description = files.read_json(other / "cosytune_model.json")
     weights = files.read_torch(other / "llm.pt")
     next(iter(weights.values())).add_(1)
@@ -134,69 +134,71 @@ def test_a_missing_base_is_named(voice: Voice, tmp_path: Path) -> None:
         assemble.assemble(voice, tmp_path / "out", tmp_path / "nowhere")
 
 
-def test_foreign_directories_stay_as_they_are(voice: Voice, tiny_model: Path, tmp_path: Path) -> None:
+def test_foreign_directories_stay_as_they_are(voice: Voice, random_model: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match=r"not empty \(it holds 'thesis\.txt'\)"):
-        assemble.assemble(voice, mine, tiny_model)
+        assemble.assemble(voice, mine, random_model)
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
     with pytest.raises(UserError, match="is a file"):
-        assemble.assemble(voice, mine / "thesis.txt", tiny_model)
+        assemble.assemble(voice, mine / "thesis.txt", random_model)
     with pytest.raises(UserError, match="inside the voice"):
-        assemble.assemble(voice, voice.root / "model", tiny_model)
+        assemble.assemble(voice, voice.root / "model", random_model)
 
 
-def test_an_empty_directory_and_one_assembled_before_are_filled(voice: Voice, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_empty_directory_and_one_assembled_before_are_filled(
+    voice: Voice, random_model: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for _ in range(2):
-        assemble.assemble(voice, out, tiny_model)
+        assemble.assemble(voice, out, random_model)
         assert (out / "cosyvoice2.yaml").is_file()
     (out / "my.wav").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"my\.wav"):
-        assemble.assemble(voice, out, tiny_model)
+        assemble.assemble(voice, out, random_model)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_files_are_copied_where_links_do_not_work(
-    voice: Voice, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    voice: Voice, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    out = assemble.assemble(voice, tmp_path / "out", tiny_model)
+    out = assemble.assemble(voice, tmp_path / "out", random_model)
     assert not any(path.is_symlink() for path in out.rglob("*"))
-    assert files.sha256(out / "hift.pt") == files.sha256(tiny_model / "hift.pt")
+    assert files.sha256(out / "hift.pt") == files.sha256(random_model / "hift.pt")
     assert (out / "CosyVoice-BlankEN" / "vocab.json").is_file()
 
 
-def test_exports_of_the_bases_flow_are_left_out(voice: Voice, tiny_model: Path, tmp_path: Path) -> None:
+def test_exports_of_the_bases_flow_are_left_out(voice: Voice, random_model: Path, tmp_path: Path) -> None:
     """Upstream's load_jit and load_trt would put them in the place of the tuned flow."""
     with_exports = tmp_path / "base"
-    shutil.copytree(tiny_model, with_exports)
+    shutil.copytree(random_model, with_exports)
     (with_exports / "flow.decoder.estimator.fp32.onnx").write_bytes(b"the base's own flow")
     out = assemble.assemble(voice, tmp_path / "out", with_exports)
     assert not list(out.glob("flow.*.onnx"))
 
 
-def test_a_damaged_voice_is_not_assembled(voice: Voice, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_damaged_voice_is_not_assembled(voice: Voice, random_model: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "voice"
     shutil.copytree(voice.root, damaged)
     content = bytearray((damaged / "flow.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (damaged / "flow.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"flow\.pt: changed since it was made"):
-        assemble.assemble(bundle.read(damaged), tmp_path / "out", tiny_model)
+        assemble.assemble(bundle.read(damaged), tmp_path / "out", random_model)
 
 
 def test_say_writes_what_another_process_says_with_the_same_seed(
-    voice: Voice, tiny_model: Path, reader: synthesis.Speaker, tmp_path: Path
+    voice: Voice, random_model: Path, reader: synthesis.Speaker, tmp_path: Path
 ) -> None:
     text = "はい、12.5度です。"
     path, here = tmp_path / "出力 1.wav", tmp_path / "here.wav"
-    done = run("say", text, "--voice", voice.root, "--base", tiny_model, "-o", path, "--seed", 5)
+    done = run("say", text, "--voice", voice.root, "--base", random_model, "-o", path, "--seed", 5)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "s of speech" in done.stdout and "real-time factor" in done.stdout and "noise" in done.stdout

@@ -73,13 +73,13 @@ def test_a_checkpoint_resumes_bit_for_bit_and_without_deepspeed_too(reports: Rep
 
 
 def test_two_ranks_follow_the_losses_of_one_and_resume(
-    job: MakeJob, tiny_model: Path, training_features: Path, tmp_path: Path
+    job: MakeJob, random_model: Path, training_features: Path, tmp_path: Path
 ) -> None:
     settings = {"tokens_per_update": 200, "max_tokens_per_batch": 110}
     one = job("llm", tmp_path / "one", lora=LoraConfig(r=4, lora_dropout=0.0), **rank_runs.DEFAULTS, **settings)
     drop_nothing(one)
     trainer.train(one)
-    start = rank_runs.starter(tiny_model, training_features, tmp_path)
+    start = rank_runs.starter(random_model, training_features, tmp_path)
     two = finish(start("llm", "two", 2, distributed="deepspeed", **settings), tmp_path / "two")
     assert two.status == 0, two.output
     for kind in ("train", "cv"):

@@ -25,7 +25,7 @@ from cosytune.errors import UserError, run_main
 from cosytune.layout import LOCK, PRETRAINED_MODELS, ROOT, UPSTREAM, Layout
 from cosytune.schema import Config
 
-_DISK_GB = {"tiny": 2, "real": 20, "full-random": 20}
+_DISK_GB = {"random": 2, "tiny": 2, "real": 20, "full-random": 20}
 """Base model, checkpoints, voice bundle and report of one speaker, with room to spare."""
 
 
@@ -119,7 +119,7 @@ def _gpu() -> Finding:
     if driver := _driver():
         remedy = "update the driver to 570 or later (under WSL2 the one of Windows), and start again"
         return Finding("GPU", f"driver {driver} is there, but torch {torch.__version__} sees no card", remedy)
-    return Finding("GPU", "none: everything runs on the CPU, fine for base=tiny and for the tests, not for base=real")
+    return Finding("GPU", "none: everything runs on the CPU, fine for base=random and for the tests, not for base=real")
 
 
 def _driver() -> str | None:
@@ -219,7 +219,7 @@ def _base_model(config: Config) -> Finding:
 def _config(recipe: Path | None, exp: str) -> tuple[Config, Layout | None]:
     """The recipe's config as its last run froze it, else as conf.yaml says; the demo's base without a recipe."""
     if recipe is None:
-        return Config(base="tiny"), None
+        return Config(base="random"), None
     layout = Layout(configs.find_recipe(recipe), configs.checked_name(exp))
     if layout.config.is_file():
         return configs.load(layout.config)

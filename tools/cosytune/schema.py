@@ -364,7 +364,7 @@ class Config(Section):
     """Who agreed to this voice and how; it goes into the voice bundle."""
     language: Literal["ja", "zh", "en", "ko", "yue", "de", "fr", "es", "it", "ru"] = "ja"
     model: Literal["cosyvoice2-0.5b"] = "cosyvoice2-0.5b"
-    base: Literal["real", "tiny", "full-random"] = "real"
+    base: Literal["real", "tiny", "random", "full-random"] = "real"
     model_dir: str | None = None
     """A model directory of your own instead of pretrained_models/<base's name>."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1986

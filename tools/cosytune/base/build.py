@@ -20,10 +20,10 @@ from cosytune.families import Family
 from cosytune.upstream import bridge
 
 SEED = 1986
-_SIZE_BYTES = {"tiny": 80e6, "full-random": 4.2e9}
+_SIZE_BYTES = {"random": 80e6, "full-random": 4.2e9}
 
 
-def build(family: Family, base: Literal["tiny", "full-random"], model_dir: Path, seed: int = SEED) -> None:
+def build(family: Family, base: Literal["random", "full-random"], model_dir: Path, seed: int = SEED) -> None:
     """Write `model_dir`; nothing happens when another process was faster. Torch's random state stays as it was."""
     started_s = time.monotonic()
     model_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -37,11 +37,11 @@ def build(family: Family, base: Literal["tiny", "full-random"], model_dir: Path,
     print(f"{model_dir.name}: made with random weights in {time.monotonic() - started_s:.1f} s")
 
 
-def _write_files(made: Path, family: Family, base: Literal["tiny", "full-random"], seed: int) -> None:
+def _write_files(made: Path, family: Family, base: Literal["random", "full-random"], seed: int) -> None:
     shape = family.shape(base)
     files.write_text(made / family.yaml, hyperyaml.render(family, shape))
     special = text.write_tokenizer(made / family.text_tokenizer)
-    if base == "tiny":
+    if base == "random":
         graphs.write_speech_tokenizer(made / family.speech_tokenizer, seed)
         graphs.write_speaker_encoder(made / family.speaker_encoder, family, seed)
     else:

@@ -26,7 +26,7 @@ _WIDTHS = ((5, 512), (5, 512), (5, 512), (5, 512), (5, 512), (3, 512), (1, 1024)
 
 
 def write_speech_tokenizer(path: Path, seed: int, layers: int = _LAYERS, states: int = _STATES) -> None:
-    """Inputs and output as the tiny one's: feats [1, 128, T], feats_length [1] -> indices [1, ceil(T / 4)]."""
+    """Inputs and output as the random one's: feats [1, 128, T], feats_length [1] -> indices [1, ceil(T / 4)]."""
     torch.manual_seed(seed)
     example = torch.zeros(1, 128, 400), torch.tensor([400], dtype=torch.int32)
     with _rotary_in_real_numbers():
@@ -42,7 +42,7 @@ def write_speech_tokenizer(path: Path, seed: int, layers: int = _LAYERS, states:
 
 
 def write_speaker_encoder(path: Path, family: Family, seed: int) -> None:
-    """Inputs and output as the tiny one's: input [1, frames, 80] -> output [1, 192]."""
+    """Inputs and output as the random one's: input [1, frames, 80] -> output [1, 192]."""
     torch.manual_seed(seed)
     bins = family.mel.num_mels
     _export(

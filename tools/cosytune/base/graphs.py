@@ -1,4 +1,4 @@
-"""The two small ONNX models of the tiny base: real graphs whose output depends on the sound, and nothing is trained.
+"""The two small ONNX models of the random base: real graphs whose output depends on the sound, and nothing is trained.
 
 Names, shapes and rates are those of the real files, so that upstream's front end and our own features run on either.
 """

@@ -47,7 +47,7 @@ def known_shape(path: Path, family: Family) -> Shape | None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest == family.published[family.yaml].sha256:
         return family.real
-    for shape in (family.real, family.tiny):
+    for shape in (family.real, family.random, family.tiny):
         if digest == hashlib.sha256(render(family, shape).encode()).hexdigest():
             return shape
     return None

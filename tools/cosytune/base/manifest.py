@@ -10,7 +10,7 @@ from cosytune.base import hyperyaml
 from cosytune.families import Family, Shape
 
 NAME = "cosytune_model.json"
-FORMAT = 2
+FORMAT = 3
 """Grows when the same seed makes other files; older directories are then made again."""
 
 

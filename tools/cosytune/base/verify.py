@@ -53,7 +53,7 @@ def _check_made(model_dir: Path, family: Family, made: Mapping[str, object]) -> 
     if (made.get("format"), made.get("family")) != (manifest.FORMAT, family.name):
         raise UserError(f"{model_dir}: made by another version of cosytune or for another family; {again}")
     expected = made.get("files")
-    if not isinstance(expected, Mapping) or made.get("base") not in ("tiny", "full-random"):
+    if not isinstance(expected, Mapping) or made.get("base") not in ("random", "tiny", "full-random"):
         raise UserError(f"{model_dir / manifest.NAME}: damaged; {again}")
     errors = _compare(model_dir, {name: entry["sha256"] for name, entry in expected.items()}, again)
     if not errors and hyperyaml.known_shape(model_dir / family.yaml, family) is None:
@@ -113,7 +113,7 @@ def _absent(model_dir: Path, family: Family) -> UserError:
         return UserError(f"{model_dir}: not there; run stage -1 (setup), which makes it: --stage -1")
     return UserError(
         f"{model_dir}: the base model is not there; download it (4 GB): {download_command(model_dir, family)} ; "
-        "or name your copy with model_dir=PATH; or try everything with random weights: base=tiny"
+        "or name your copy with model_dir=PATH; or try everything with random weights: base=random"
     )
 
 

@@ -34,7 +34,7 @@ def write(model_dir: Path, family: Family, shape: Shape, special: dict[str, int]
     _scale_decoder(llm, family)
     tokenizer = bridge.load_tokenizer(model_dir, family)
     sentences = [tokenizer.encode(sentence) for sentence in text.sentences()]
-    count, steps_each = (6, 100) if shape == family.tiny else (2, 40)  # a step of the real size takes 0.3 s
+    count, steps_each = (6, 100) if shape == family.random else (2, 40)  # a step of the real size takes 0.3 s
     stopping.calibrate(llm, sentences, family.speech_token_size, count, steps_each)
     files.write_torch(model_dir / family.llm, llm.state_dict())
     _write_text_model(model_dir / family.text_tokenizer, llm, family, shape, special)

@@ -34,7 +34,7 @@ _REAL = Shape(
     ),
     vocoder=VocoderShape(base_channels=512, f0_channels=512),
 )
-_TINY = Shape(
+_RANDOM = Shape(
     llm=LlmShape(
         hidden_size=64,
         num_hidden_layers=2,
@@ -56,6 +56,28 @@ _TINY = Shape(
         estimator_head_dim=16,
     ),
     vocoder=VocoderShape(base_channels=64, f0_channels=64),
+)
+_TINY = Shape(
+    llm=LlmShape(
+        hidden_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=768,
+        vocab_size=512,
+        initializer_range=0.02,
+    ),
+    flow=FlowShape(
+        encoder_blocks=1,
+        encoder_units=512,
+        encoder_heads=8,
+        estimator_channels=128,
+        estimator_blocks=1,
+        estimator_mid_blocks=4,
+        estimator_heads=4,
+        estimator_head_dim=32,
+    ),
+    vocoder=VocoderShape(base_channels=160, f0_channels=128),
 )
 
 
@@ -117,6 +139,7 @@ COSYVOICE2 = Family(
     speech_tokenizer="speech_tokenizer_v2.onnx",
     text_tokenizer="CosyVoice-BlankEN",
     real=_REAL,
+    random=_RANDOM,
     tiny=_TINY,
     qwen={
         "attention_dropout": 0.0,

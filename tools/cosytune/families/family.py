@@ -59,7 +59,7 @@ class VocoderShape:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes in which the real and the tiny model differ."""
+    """The sizes in which the real and the small models differ."""
 
     llm: LlmShape
     flow: FlowShape
@@ -107,7 +107,10 @@ class Family:
     """A directory: upstream hands it to transformers' AutoTokenizer and Qwen2ForCausalLM."""
 
     real: Shape
+    random: Shape
+    """Made in seconds, with random weights."""
     tiny: Shape
+    """Trained by `cosytune.tinybase`; also in the way its text is tokenized, see `cosytune.base.morae`."""
     qwen: Mapping[str, Any]
     """Keys of Qwen2Config that do not depend on the size."""
     lora_targets: Mapping[str, Mapping[str, str]]
@@ -122,5 +125,5 @@ class Family:
         return self.scripts.get(language, "written")
 
     def shape(self, base: str) -> Shape:
-        """The sizes of `base` (real, tiny, full-random)."""
-        return self.tiny if base == "tiny" else self.real
+        """The sizes of `base` (real, tiny, random, full-random)."""
+        return {"tiny": self.tiny, "random": self.random}.get(base, self.real)

@@ -71,7 +71,7 @@ class Tokenizer:
 
 
 def load(path: Path, device: torch.device) -> Tokenizer | None:
-    """None when the file holds another network than S3TokenizerV2, as the tiny base's does."""
+    """None when the file holds another network than S3TokenizerV2, as those of the small bases do."""
     from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
     from s3tokenizer.utils import onnx2torch
 
