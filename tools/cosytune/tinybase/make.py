@@ -57,9 +57,7 @@ def _corpus(making: Making) -> None:
 
 
 def _tokenizer(making: Making) -> None:
-    directory = making.path("tokenizer")
-    tokenizer.make(making.corpus(), directory, making.device, making.plan(tokenizer.PLAN))
-    tokenizer.export(tokenizer.load(directory), directory / "model.onnx")
+    tokenizer.make(making.corpus(), making.path("tokenizer"), making.device, making.plan(tokenizer.PLAN))
 
 
 def _speaker_encoder(making: Making) -> None:
@@ -68,19 +66,14 @@ def _speaker_encoder(making: Making) -> None:
     for split in ("train", "held_out"):
         found = speaker_encoder.embed(module, whole, whole.of(split), making.device)
         torch.save(found.float().cpu(), directory / f"{split}.pt")
-    speaker_encoder.export(speaker_encoder.load(directory), directory / "model.onnx")
 
 
 def _verifier(making: Making) -> None:
-    directory = making.path("verifier")
-    verifier.make(making.corpus(), directory, making.device, making.plan(verifier.PLAN))
-    verifier.export(verifier.load(directory), directory / "model.onnx")
+    verifier.make(making.corpus(), making.path("verifier"), making.device, making.plan(verifier.PLAN))
 
 
 def _recogniser(making: Making) -> None:
-    directory = making.path("recogniser")
-    recogniser.make(making.corpus(), directory, making.device, making.plan(recogniser.PLAN))
-    recogniser.export(recogniser.load(directory), directory / "model.onnx")
+    recogniser.make(making.corpus(), making.path("recogniser"), making.device, making.plan(recogniser.PLAN))
 
 
 def _vocoder(making: Making) -> None:
@@ -102,6 +95,20 @@ def _flow(making: Making) -> None:
     flow.make(features, codes, voices, making.path("flow"), making.device, making.plan(flow.PLAN))
 
 
+_GRAPHS = {
+    "tokenizer": lambda directory, path: tokenizer.export(tokenizer.load(directory), path),
+    "speaker_encoder": lambda directory, path: speaker_encoder.export(speaker_encoder.load(directory), path),
+    "verifier": lambda directory, path: verifier.export(verifier.load(directory), path),
+    "recogniser": lambda directory, path: recogniser.export(recogniser.load(directory), path),
+}
+
+
+def _graphs(making: Making) -> None:
+    """model.onnx beside the weights of what is shipped as ONNX."""
+    for name, export in _GRAPHS.items():
+        export(making.path(name), making.path(name) / "model.onnx")
+
+
 @dataclass(frozen=True)
 class _Part:
     make: Callable[[Making], None]
@@ -117,6 +124,7 @@ PARTS: Mapping[str, _Part] = {
     "vocoder": _Part(_vocoder, ("corpus",)),
     "llm": _Part(_llm, ("tokenizer",)),
     "flow": _Part(_flow, ("tokenizer", "speaker_encoder")),
+    "graphs": _Part(_graphs, tuple(_GRAPHS)),
 }
 
 
