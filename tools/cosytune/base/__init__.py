@@ -1,9 +1,9 @@
-"""The base model: where it lies, whether every file is as it should be, and the making of random and full-random ones.
+"""The base model: where it lies, whether every file is as it should be, and the making of all but the real one.
 
     python -c "from cosytune import base, schema; print(base.locate(schema.Config(base='random')))"
 
-Four kinds, one loading path: `real` is downloaded; `random` and `full-random` are made here with random weights, in the
-layout of the real one, file by file.
+Four kinds, one loading path: `real` is downloaded; `tiny` is small and trained, its weights come with the repository;
+`random` and `full-random` have random weights. All have the layout of the real one, file by file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def file(config: Config, name: str) -> Path:
 
 
 def make(config: Config, model_dir: Path) -> None:
-    """Write the random or the full-random model. The same bytes every time, whatever `config.seed` is.
+    """Write a model that is not downloaded. The same bytes every time, whatever `config.seed` is.
 
     It stands for a downloaded model, which all recipes share and no recipe's seed changes. Raises UserError for
     `base: real`, which cannot be made, and when the disk is too small.
@@ -53,6 +53,4 @@ def make(config: Config, model_dir: Path) -> None:
     if config.base == "real":
         check(model_dir, family)
         return
-    if config.base == "tiny":
-        raise UserError("base = tiny: its trained weights are not there yet; use base=random")
     build(family, config.base, model_dir)

@@ -1,4 +1,4 @@
-"""A family, a size and a seed -> a model directory with random weights, in the layout of the real one.
+"""A family and a kind of base -> its model directory, in the layout of the real one.
 
 The directory is written beside its place and renamed: it is there whole or not at all.
 """
@@ -9,21 +9,23 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from cosytune import files
-from cosytune.base import full, graphs, hyperyaml, manifest, text, weights
+from cosytune.base import full, graphs, hyperyaml, manifest, shipped, text, weights
 from cosytune.errors import UserError
 from cosytune.families import Family
 from cosytune.upstream import bridge
 
+Made = Literal["tiny", "random", "full-random"]
+"""`tiny` is trained, the others have random weights."""
 SEED = 1986
-_SIZE_BYTES = {"random": 80e6, "full-random": 4.2e9}
+_SIZE_BYTES = {"tiny": 200e6, "random": 80e6, "full-random": 4.2e9}
 
 
-def build(family: Family, base: Literal["random", "full-random"], model_dir: Path, seed: int = SEED) -> None:
+def build(family: Family, base: Made, model_dir: Path, seed: int = SEED) -> None:
     """Write `model_dir`; nothing happens when another process was faster. Torch's random state stays as it was."""
     started_s = time.monotonic()
     model_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +36,14 @@ def build(family: Family, base: Literal["random", "full-random"], model_dir: Pat
             _write_files(made, family, base, seed)
         _write_manifest(made, family, base, seed)
         _put(made, model_dir)
-    print(f"{model_dir.name}: made with random weights in {time.monotonic() - started_s:.1f} s")
+    origin = "from the weights that are shipped" if base == "tiny" else "with random weights"
+    print(f"{model_dir.name}: made {origin} in {time.monotonic() - started_s:.1f} s")
 
 
-def _write_files(made: Path, family: Family, base: Literal["random", "full-random"], seed: int) -> None:
+def _write_files(made: Path, family: Family, base: Made, seed: int) -> None:
+    if base == "tiny":
+        shipped.write(made, family)
+        return
     shape = family.shape(base)
     files.write_text(made / family.yaml, hyperyaml.render(family, shape))
     special = text.write_tokenizer(made / family.text_tokenizer)
@@ -62,12 +68,15 @@ def _write_manifest(made: Path, family: Family, base: str, seed: int) -> None:
         "format": manifest.FORMAT,
         "family": family.name,
         "base": base,
-        "weights": "random: it proves the machinery, its voice is noise",
-        "seed": seed,
+        **({"weights": shipped.WHAT, "shipped": shipped.digest()} if base == "tiny" else _random(seed)),
         "shape": {"llm": vars(shape.llm), "flow": vars(shape.flow), "vocoder": vars(shape.vocoder)},
         "files": contents,
     }
     files.write_json(made / manifest.NAME, value)
+
+
+def _random(seed: int) -> dict[str, Any]:
+    return {"weights": "random: it proves the machinery, its voice is noise", "seed": seed}
 
 
 def _put(made: Path, model_dir: Path) -> None:

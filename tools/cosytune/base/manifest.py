@@ -8,6 +8,7 @@ from typing import Any
 from cosytune import files
 from cosytune.base import hyperyaml
 from cosytune.families import Family, Shape
+from cosytune.text import Script
 
 NAME = "cosytune_model.json"
 FORMAT = 3
@@ -18,6 +19,11 @@ def read(model_dir: Path) -> dict[str, Any] | None:
     """The directory's own description; None when it is not one that we made."""
     path = model_dir / NAME
     return files.read_json(path) if path.is_file() else None
+
+
+def script(model_dir: Path, family: Family, language: str) -> Script:
+    """In which the directory's model reads that language, in training and in speaking."""
+    return family.script(language, shape(model_dir, family))
 
 
 def shape(model_dir: Path, family: Family) -> Shape:

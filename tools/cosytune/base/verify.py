@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cosytune import files
-from cosytune.base import hyperyaml, manifest
+from cosytune.base import hyperyaml, manifest, shipped
 from cosytune.errors import UserError
 from cosytune.families import Family
 from cosytune.layout import PRETRAINED_MODELS
@@ -55,6 +55,8 @@ def _check_made(model_dir: Path, family: Family, made: Mapping[str, object]) -> 
     expected = made.get("files")
     if not isinstance(expected, Mapping) or made.get("base") not in ("random", "tiny", "full-random"):
         raise UserError(f"{model_dir / manifest.NAME}: damaged; {again}")
+    if _is_in_its_place(model_dir) and made.get("shipped") not in (None, shipped.digest()):
+        raise UserError(f"{model_dir}: made from other weights than this version of cosytune brings; {again}")
     errors = _compare(model_dir, {name: entry["sha256"] for name, entry in expected.items()}, again)
     if not errors and hyperyaml.known_shape(model_dir / family.yaml, family) is None:
         errors = [f"{model_dir / family.yaml}: written by another version of cosytune; {again}"]
@@ -89,8 +91,11 @@ def _check_found(model_dir: Path, family: Family) -> None:
 
 def _again(model_dir: Path) -> str:
     """The remedy for a directory that we made: in its own place it can be made anew, a copy elsewhere is the user's."""
-    is_ours = model_dir.parent.resolve() == PRETRAINED_MODELS.resolve()
-    return (_AGAIN if is_ours else _RESTORE).format(directory=model_dir)
+    return (_AGAIN if _is_in_its_place(model_dir) else _RESTORE).format(directory=model_dir)
+
+
+def _is_in_its_place(model_dir: Path) -> bool:
+    return model_dir.parent.resolve() == PRETRAINED_MODELS.resolve()
 
 
 def _compare(model_dir: Path, expected: Mapping[str, str], remedy: str) -> list[str]:

@@ -9,6 +9,7 @@ The weights are random, scaled where a random model could not learn or would not
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def write(model_dir: Path, family: Family, shape: Shape, special: dict[str, int]
     count, steps_each = (6, 100) if shape == family.random else (2, 40)  # a step of the real size takes 0.3 s
     stopping.calibrate(llm, sentences, family.speech_token_size, count, steps_each)
     files.write_torch(model_dir / family.llm, llm.state_dict())
-    _write_text_model(model_dir / family.text_tokenizer, llm, family, shape, special)
+    write_text_model(model_dir / family.text_tokenizer, llm.state_dict(), family, shape, special)
     del llm
 
     torch.manual_seed(seed)
@@ -60,8 +61,13 @@ def _scale_decoder(llm: Any, family: Family) -> None:
         llm.llm_decoder.weight[family.speech_token_size].mul_(_STOP_GAIN)
 
 
-def _write_text_model(directory: Path, llm: Any, family: Family, shape: Shape, special: dict[str, int]) -> None:
-    """config.json, generation_config.json and model.safetensors, as Qwen2ForCausalLM.from_pretrained reads them."""
+def write_text_model(
+    directory: Path, state: Mapping[str, torch.Tensor], family: Family, shape: Shape, special: Mapping[str, int]
+) -> None:
+    """config.json, generation_config.json and model.safetensors, as Qwen2ForCausalLM.from_pretrained reads them.
+
+    `state`: of the LLM that upstream's Qwen2LM is, which has the text model in it.
+    """
     from safetensors.torch import save_file
 
     ids = {"bos_token_id": special["<|endoftext|>"], "eos_token_id": special["<|im_end|>"]}
@@ -75,10 +81,10 @@ def _write_text_model(directory: Path, llm: Any, family: Family, shape: Shape, s
     }
     files.write_text(directory / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     files.write_json(directory / "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 2048})
-    state = {
-        key: value.to(torch.bfloat16).contiguous()
-        for key, value in llm.llm.model.state_dict().items()
-        if key != "lm_head.weight"  # tied to the embedding
+    inner = {
+        key.removeprefix(bridge.TEXT_MODEL): value.to(torch.bfloat16).contiguous()
+        for key, value in state.items()
+        if key.startswith(bridge.TEXT_MODEL) and key != f"{bridge.TEXT_MODEL}lm_head.weight"  # tied to the embedding
     }
     with files.atomic_path(directory / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(inner, temporary, metadata={"format": "pt"})

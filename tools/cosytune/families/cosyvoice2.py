@@ -69,7 +69,7 @@ _TINY = Shape(
     ),
     flow=FlowShape(
         encoder_blocks=1,
-        encoder_units=512,
+        encoder_units=256,
         encoder_heads=8,
         estimator_channels=128,
         estimator_blocks=1,
@@ -78,6 +78,7 @@ _TINY = Shape(
         estimator_head_dim=32,
     ),
     vocoder=VocoderShape(base_channels=160, f0_channels=128),
+    scripts={"ja": "katakana"},  # kanji would be too much to learn
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cosytune.text import Script
@@ -59,11 +59,13 @@ class VocoderShape:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes in which the real and the small models differ."""
+    """The sizes in which the real and the small models differ, and what comes with them."""
 
     llm: LlmShape
     flow: FlowShape
     vocoder: VocoderShape
+    scripts: Mapping[str, Script] = field(default_factory=dict)
+    """As the family's, where a model of this shape reads another script than the others."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Family:
     random: Shape
     """Made in seconds, with random weights."""
     tiny: Shape
-    """Trained by `cosytune.tinybase`; also in the way its text is tokenized, see `cosytune.base.morae`."""
+    """Trained by `cosytune.tinybase`; its text is tokenized by `cosytune.base.morae`."""
     qwen: Mapping[str, Any]
     """Keys of Qwen2Config that do not depend on the size."""
     lora_targets: Mapping[str, Mapping[str, str]]
@@ -120,9 +122,9 @@ class Family:
     document: Callable[[Family, Shape], dict[str, Any]]
     """The family's YAML as specs (see `spec.py`), in upstream's order of keys."""
 
-    def script(self, language: str) -> Script:
+    def script(self, language: str, shape: Shape) -> Script:
         """For `text.normalize`: of what is trained on and of what is spoken."""
-        return self.scripts.get(language, "written")
+        return shape.scripts.get(language, self.scripts.get(language, "written"))
 
     def shape(self, base: str) -> Shape:
         """The sizes of `base` (real, tiny, random, full-random)."""

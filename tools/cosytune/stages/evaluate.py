@@ -31,6 +31,8 @@ def work(context: Context) -> None:
         print(f"{metric.label}: {', '.join(shown)}")
     if voice.versions["base"]["random_weights"]:
         print("the base has random weights: the voice is noise-like, the figures only show that every stage works")
+    elif weights := voice.versions["base"].get("weights"):
+        print(f"the base is {weights}: it shows the recipe at work, not the quality of the real CosyVoice")
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
 
 

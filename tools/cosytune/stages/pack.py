@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cosytune import base, families, files, kaldi
+from cosytune.base import manifest
 from cosytune.errors import UserError
 from cosytune.features import cache, parquet, split
 from cosytune.kaldi import Utterance
@@ -82,7 +83,7 @@ def _read(context: Context) -> Clips:
     data = context.layout.data_all
     family, language = families.get(context.config.model), context.config.language
     # What the user typed into data/all/text after stage 0 is said as everything else is, in the script of the model.
-    script = family.script(language)
+    script = manifest.script(base.locate(context.config), family, language)
     utterances = [replace(one, text=normalize(one.text, language, script)) for one in kaldi.read(data).utterances]
     tokenizer = bridge.load_tokenizer(base.locate(context.config), family)
     embeddings = files.read_torch(data / "utt2embedding.pt")

@@ -271,7 +271,7 @@ def _bent(heard: Tensor, draw: _Draw) -> Tensor:
     loudest = heard.amax(dim=(1, 2), keepdim=True)
     tilt = (bins.view(1, -1, 1) / _BINS - 0.5) * draw.between(-5, 5)
     level = loudest - draw.between(20, 60) * math.log(10) / 10 + tilt
-    noise = level.exp() * -draw.between(1e-6, 1, *heard.shape[1:]).log()
+    noise = level.exp() * -draw.between(1e-6, 1, *heard.shape[1:]).log() * draw.often(0.7)
     return torch.maximum(((heard - dull).exp() + noise).log(), loudest - _RANGE)
 
 

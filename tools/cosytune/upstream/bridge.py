@@ -32,7 +32,7 @@ from cosytune.upstream.masks import Masks
 
 _MATCHA = Path("third_party") / "Matcha-TTS"
 _PACKAGES = ("cosyvoice", "matcha")
-_TEXT_MODEL = "llm.model."
+TEXT_MODEL = "llm.model."
 """Where Qwen2ForCausalLM's keys begin in llm.pt."""
 _BOOKKEEPING = ("epoch", "step")
 """Keys that upstream's trainer leaves in its weight files, and its inference class trips over."""
@@ -83,7 +83,7 @@ def new_llm(family: Family, shape: Shape, state: Mapping[str, torch.Tensor] | No
     if state is None:
         encoder.model = Qwen2ForCausalLM(config)
     else:
-        inner = {key.removeprefix(_TEXT_MODEL): value for key, value in state.items() if key.startswith(_TEXT_MODEL)}
+        inner = {key.removeprefix(TEXT_MODEL): value for key, value in state.items() if key.startswith(TEXT_MODEL)}
         encoder.model = Qwen2ForCausalLM.from_pretrained(
             None, config=config, state_dict=inner, torch_dtype=torch.float32
         )

@@ -107,7 +107,7 @@ def fill(material: Material, root: Path) -> bundle.Check:
     files.write_json(root / "scores.json", {"selection": material.selection, "vllm": vllm or "adapters/vllm"})
     files.write_json(root / "versions.json", origins)
     files.write_json(root / "consent.json", {"consent": config.consent, "licence": config.licence})
-    files.write_text(root / "LICENSE", card.licence(config))
+    files.write_text(root / "LICENSE", card.licence(config, origins))
     files.write_text(root / "README.md", card.card(material, origins, vllm))
     return bundle.seal(root)
 

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from cosytune import families
+from cosytune.base import shipped
 from cosytune.schema import Config
 
 if TYPE_CHECKING:
     from cosytune.voice.build import Material
 
+_SYNTHETIC = (
+    'The base learned from what the HTS voice "Mei" spoke: CC BY 3.0, Copyright (c) 2009-2013 Nagoya Institute of\n'
+    "Technology, Department of Computer Science, MMDAgent Project Team."
+)
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -47,11 +52,13 @@ def card(material: Material, versions: Mapping[str, Any], vllm: str | None) -> s
     )
 
 
-def licence(config: Config) -> str:
+def licence(config: Config, versions: Mapping[str, Any]) -> str:
     """Which terms hold for which part; the recordings' own come from the config."""
+    learned = f"{_SYNTHETIC}\n" if versions["base"]["weights"] == shipped.WHAT else ""
     return (
         f"Recordings, and the voice that was learnt from them: {config.licence}\n"
         f"Consent: {config.consent}\n\n"
         "The weights are a derivative of the base model that versions.json names; its licence holds too\n"
         "(CosyVoice's models and code: Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0).\n"
+        f"{learned}"
     )

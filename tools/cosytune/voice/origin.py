@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "onnxruntime-gpu", 
 
 def versions(config: Config, speaker: str, model_dir: Path) -> dict[str, Any]:
     """The content of versions.json. No host name and no path of this machine is in it: a voice is given away."""
-    family = families.get(config.model)
+    family, made = families.get(config.model), manifest.read(model_dir)
     return {
         "format": 1,
         "speaker": speaker,
@@ -27,10 +27,15 @@ def versions(config: Config, speaker: str, model_dir: Path) -> dict[str, Any]:
         "family": family.name,
         "base": {
             "name": model_dir.name,
-            "random_weights": manifest.read(model_dir) is not None,  # what was made here, not downloaded
+            "random_weights": made is not None and made["base"] != "tiny",
+            "weights": made["weights"] if made else None,
             "files": base.hashes(model_dir),
         },
-        "text": {"normalizer": text.NORMALIZER, "language": config.language},
+        "text": {
+            "normalizer": text.NORMALIZER,
+            "language": config.language,
+            "script": manifest.script(model_dir, family, config.language),
+        },
         "recipe": recipe(),
         "upstream": {"commit": family.upstream_commit},
         "lock_sha256": files.sha256(LOCK),

@@ -71,6 +71,7 @@ def _page(config: Config, layout: Layout, results: Results) -> dict[str, Any]:
         "lead": f"{prepared['kept']} clips, {minutes:.1f} minutes, tuned on {versions['base']['name']} "
         f"({versions['family']}), experiment '{layout.exp}', seed {config.seed}.",
         "random_weights": versions["base"]["random_weights"],
+        "weights": versions["base"].get("weights"),  # voices of before had none
         "sections": [
             *(("glance", "At a glance"), ("listen", "Listen"), ("scores", "Scores"), ("training", "Training")),
             *(("data", "Data"), ("identity", "This run")),
@@ -216,6 +217,7 @@ def _identity(config: Config, layout: Layout, versions: Mapping[str, Any]) -> li
         ("Experiment", layout.exp),
         ("Voice bundle, sha256 of its manifest", files.sha256(layout.voice / "manifest.json")),
         ("Text normaliser", versions["text"]["normalizer"]),
+        ("Script", versions["text"].get("script", "written")),
         ("Libraries", ", ".join(f"{name} {version}" for name, version in versions["libraries"].items())),
         ("Machine of this report", origin.machine()),
     ]

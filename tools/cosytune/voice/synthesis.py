@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosytune import text
+from cosytune.base import manifest
 from cosytune.errors import UserError
 from cosytune.families import Family
 from cosytune.progress import track
@@ -63,7 +64,7 @@ class Speaker:
 
         from cosytune.upstream import bridge
 
-        self._family = family
+        self._family, self._shape = family, manifest.shape(model_dir, family)
         # Both are upstream's and its libraries' own business, and nothing that a user could mend.
         warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\.autocast", category=FutureWarning)
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated", category=UserWarning)
@@ -85,7 +86,7 @@ class Speaker:
 
     def say(self, words: str, speaker: str, language: str, seed: int, *, show_progress: bool = False) -> Speech:
         """Speak `words`; the same seed gives the same samples. Raises UserError when there is nothing to say."""
-        sentences = text.split_sentences(words, language, self._family.script(language))
+        sentences = text.split_sentences(words, language, self._family.script(language, self._shape))
         if not sentences:
             raise UserError(f"text: {words!r}: nothing to say; write at least one letter or digit")
         started_s = time.monotonic()
