@@ -261,16 +261,18 @@ def _stretched(clips: _Clips, rows: Tensor, longest: int, draw: _Draw) -> tuple[
 def _bent(heard: Tensor, draw: _Draw) -> Tensor:
     """Log-mel [rows, 80, frames] as of another throat, through another line: formants moved, blurred, dull, noisy."""
     bins = torch.arange(_BINS, device=heard.device)
-    read_at = _bin(_centres(heard.device) * draw.between(0.85, 1.18)).transpose(1, 2)
-    blur = 1 + draw.between(0, 1.5) * draw.often(0.5)
+    read_at = _bin(_centres(heard.device) * draw.between(0.88, 1.14)).transpose(1, 2)
+    blur = 1 + draw.between(0, 1) * draw.often(0.5)
     mixing = (1 - (read_at.clamp(0, _BINS - 1) - bins).abs() / blur).clamp(min=0)
     heard = torch.bmm(mixing / mixing.sum(dim=2, keepdim=True), heard)
     slowed = F.avg_pool1d(heard, 3, stride=1, padding=1, count_include_pad=False)
     heard = torch.lerp(heard, slowed, draw.between(0, 1) * draw.often(0.5))
-    dull = (bins.view(1, -1, 1) - draw.between(40, _BINS)).clamp(min=0) * draw.between(0.2, 1.5) * draw.often(0.4)
+    dull = (
+        (bins.view(1, -1, 1) - draw.between(_BINS * 0.7, _BINS)).clamp(min=0) * draw.between(0.2, 1.5) * draw.often(0.4)
+    )
     loudest = heard.amax(dim=(1, 2), keepdim=True)
     tilt = (bins.view(1, -1, 1) / _BINS - 0.5) * draw.between(-5, 5)
-    level = loudest - draw.between(20, 60) * math.log(10) / 10 + tilt
+    level = loudest - draw.between(28, 60) * math.log(10) / 10 + tilt
     noise = level.exp() * -draw.between(1e-6, 1, *heard.shape[1:]).log() * draw.often(0.7)
     return torch.maximum(((heard - dull).exp() + noise).log(), loudest - _RANGE)
 
@@ -287,8 +289,8 @@ def _bin(hertz: Tensor) -> Tensor:
 
 
 def _masked(heard: Tensor, draw: _Draw) -> Tensor:
-    """SpecAugment: two stripes of up to 10 bins and four of up to 50 ms, less than most kana, at the mean."""
-    for dimension, stripes, widest in ((1, 2, 10), (2, 4, 5)):
+    """SpecAugment: two stripes of up to 8 bins and three of up to 40 ms, less than a kana, at the mean."""
+    for dimension, stripes, widest in ((1, 2, 8), (2, 3, 4)):
         size = heard.shape[dimension]
         places = torch.arange(size, device=heard.device)
         first, width = draw.between(0, size, stripes, 1), draw.between(0, widest, stripes, 1)
