@@ -352,6 +352,13 @@ class EvaluateConfig(Section):
     max_sentences: PositiveInt = 4
     max_test_clips: PositiveInt = 4
     """Texts of test clips that it says too, to be compared with the real clips."""
+    ablation: bool = False
+    """Also let the tuned LLM speak with the base's flow, and the base's LLM with the tuned flow, and measure which of
+    them learned what: a table with intervals. It takes its time: four voices, every sentence, every seed."""
+    ablation_seeds: PositiveInt = 2
+    """Times that everyone says every sentence, each with another seed."""
+    ablation_sentences: Annotated[int, Field(ge=0)] = 20
+    """Sentences for the ablation besides those of the players; fewer where the language's list has no more."""
 
 
 class Config(Section):

@@ -5,13 +5,14 @@ python -m cosytune.stages.evaluate egs/demo/exp/default/config.yaml
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cosytune import families, files
 from cosytune.errors import UserError
 from cosytune.stages.runner import Context, need, run_stage
-from cosytune.voice import audition, bundle, report, scoring
+from cosytune.voice import ablation, audition, bundle, judges, report, scoring
 
 
 def work(context: Context) -> None:
@@ -19,21 +20,35 @@ def work(context: Context) -> None:
     config, layout = context.config, context.layout
     voice = bundle.read(layout.voice)
     _require_own(context)
+    panel = judges.open_judges(config, layout)  # first: a damaged one is told before minutes of speech
     texts = audition.passages(config, layout, voice)
     takes = audition.speak(config, layout, voice, texts)
-    scores, mels = audition.measure(config, layout, texts, takes)
+    scores, mels = audition.measure(config, layout, panel, texts, takes)
+    if config.evaluate.ablation:
+        own = [one.text for one in texts if one.speaker == voice.default_speaker]
+        wanted = ablation.sentences(config, layout, voice, own)
+        scores["ablation"] = ablation.run(config, voice, panel, wanted, ablation.real_clips(layout, voice))
     files.write_json(layout.report / "scores.json", scores)
     family = families.get(config.model)
     frames_per_s = family.token_rate_hz * family.token_mel_ratio
     page = report.write(config, layout, report.Results(scores, mels, frames_per_s))
-    for key, metric in scoring.METRICS.items():
-        shown = (f"{who} {metric.show(scores['summary'][who][key])}" for who in ("tuned", "base", "real"))
-        print(f"{metric.label}: {', '.join(shown)}")
+    _print_scores(scores)
     if voice.versions["base"]["random_weights"]:
         print("the base has random weights: the voice is noise-like, the figures only show that every stage works")
     elif weights := voice.versions["base"].get("weights"):
         print(f"the base is {weights}: it shows the recipe at work, not the quality of the real CosyVoice")
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, open it in a browser")
+
+
+def _print_scores(scores: Mapping[str, Any]) -> None:
+    summary = scores["summary"]
+    for key in summary["tuned"]:
+        metric = scoring.METRICS[key]
+        print(f"{metric.label}: {', '.join(f'{who} {metric.show(summary[who].get(key))}' for who in audition.WHO)}")
+    if scores["without_kana"]:
+        print(f"{scores['without_kana']} of the texts have no kana: they are left out of the kana error rate")
+    if "ablation" in scores:
+        print(ablation.text_table(scores["ablation"]))
 
 
 def _require_own(context: Context) -> None:
@@ -52,6 +67,7 @@ def inputs(context: Context) -> Iterable[Path]:
     yield need(layout.data_all / "report.json", "prepare")
     yield need(layout.data_all / "utt2embedding.pt", "embed")
     yield need(layout.parquet / "report.json", "pack")
+    yield from judges.brought(context.config)
     for split in ("train", "cv", "test"):
         yield from (need(layout.data(split) / name, "pack") for name in ("wav.scp", "text", "utt2spk"))
     for module in context.config.train.modules:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +37,24 @@ def assemble(voice: Voice, out: Path, base_dir: Path | None = None) -> Path:
     return out
 
 
-def fill(voice: Voice, base_dir: Path, out: Path) -> None:
-    """Write the model directory `out`, which must not exist yet."""
+def fill(voice: Voice, base_dir: Path, out: Path, tuned: Collection[str] = MODULES) -> None:
+    """Write the model directory `out`, which must not exist yet.
+
+    A module that is not in `tuned` is the base's: () is the untuned base, with the voice's speaker embeddings.
+    """
     out.mkdir()
     _link_base(voice, base_dir, out)
     for module in MODULES:
-        weights = voice.weights(module)
+        weights = voice.weights(module) if module in tuned else None
         if weights is not None:
             link(weights, out / weights.name)
-        elif voice.adapter(module) is not None:
+        elif module in tuned and voice.adapter(module) is not None:
             _merge(voice, module, base_dir, out / f"{module}.pt")
         else:
             link(base_dir / f"{module}.pt", out / f"{module}.pt")
     # A copy: upstream's save_spkinfo writes through a link, into the voice.
     shutil.copyfile(voice.root / "spk2info.pt", out / "spk2info.pt")
     _mark(out)
-
-
-def untuned(voice: Voice, base_dir: Path, out: Path) -> None:
-    """The base itself with the voice's speaker embeddings: what the voice is compared with."""
-    out.mkdir()
-    _link_base(voice, base_dir, out)
-    for module in MODULES:
-        link(base_dir / f"{module}.pt", out / f"{module}.pt")
-    shutil.copyfile(voice.root / "spk2info.pt", out / "spk2info.pt")
 
 
 def _mark(out: Path) -> None:

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 
 from cosytune import base, families, files, kaldi
-from cosytune.features import onnx, speech
 from cosytune.kaldi import Utterance
-from cosytune.layout import Layout
+from cosytune.layout import MODULES, Layout
 from cosytune.progress import track
 from cosytune.schema import Config
-from cosytune.voice import assemble, bundle, scoring, synthesis
+from cosytune.voice import assemble, bundle, judges, scoring, synthesis
 from cosytune.voice.bundle import Voice
+from cosytune.voice.judges import Judges
 from cosytune.voice.scoring import Mel
 from cosytune.voice.sentences import SENTENCES
+
+WHO = ("real", "base", "tuned")
+"""In the order in which they are heard: what it should be, what it was, what it is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Take:
-    """One WAV file of a passage. `who`: real, tuned or base; `ran_on`: share of its sentences that did not end."""
+    """One WAV file of a passage. `who`: one of `WHO`; `ran_on`: share of its sentences that did not end."""
 
     passage: int
     who: str
@@ -59,15 +62,15 @@ def passages(config: Config, layout: Layout, voice: Voice) -> list[Passage]:
 
 
 def speak(config: Config, layout: Layout, voice: Voice, texts: Sequence[Passage]) -> list[Take]:
-    """report/audio/<passage>-{real,tuned,base}.wav; both models speak with the same seed and embedding."""
+    """report/audio/<passage>-{real,base,tuned}.wav; both models speak with the same seed and embedding."""
     takes = [_copy(layout, number, one.clip) for number, one in enumerate(texts) if one.clip is not None]
     bundle.require_whole(voice.root)
     base_dir = assemble.find_base(voice, base.locate(config))
     family = families.get(config.model)
-    fillers = {"tuned": assemble.fill, "base": assemble.untuned}
-    for who, fill in fillers.items():
+    modules = {"base": (), "tuned": MODULES}
+    for who, tuned in modules.items():
         with tempfile.TemporaryDirectory(prefix="cosytune-evaluate-") as temporary:
-            fill(voice, base_dir, Path(temporary) / "model")
+            assemble.fill(voice, base_dir, Path(temporary) / "model", tuned)
             reader = synthesis.Speaker(Path(temporary) / "model", family)
         for number, one in enumerate(track(texts, f"speak ({who})", unit="text")):
             said = reader.say(one.text, one.speaker, config.language, config.seed)
@@ -81,36 +84,33 @@ def speak(config: Config, layout: Layout, voice: Voice, texts: Sequence[Passage]
 
 
 def measure(
-    config: Config, layout: Layout, texts: Sequence[Passage], takes: Iterable[Take]
+    config: Config, layout: Layout, panel: Judges, texts: Sequence[Passage], takes: Iterable[Take]
 ) -> tuple[dict[str, Any], dict[str, Mel]]:
     """Every score of every take, as scores.json has it, and the mel of every file by its path in there."""
-    session = onnx.open_session(
-        base.locate(config) / families.get(config.model).speaker_encoder, config.features.provider, threads=1
-    )
-    references = _training_means(layout)
     mels: dict[str, Mel] = {}
     scored: list[dict[str, dict[str, Any]]] = [{} for _ in texts]
-    for take in sorted(takes, key=lambda one: (one.passage, ("real", "tuned", "base").index(one.who))):
+    for take in sorted(takes, key=lambda one: (one.passage, WHO.index(one.who))):
         name = take.path.relative_to(layout.report).as_posix()
         mels[name], duration_s = _mel(config, take.path)
         scores: dict[str, Any] = {"audio": name, "duration_s": duration_s}
-        embedding = speech.speaker_embedding(session, speech.read_16k(take.path))
-        scores["speaker_similarity"] = scoring.similarity(embedding, references[texts[take.passage].speaker])
+        scores |= panel.score(take.path, texts[take.passage].text, texts[take.passage].speaker)
         real = scored[take.passage].get("real")
         if real is not None:
             scores["duration_ratio"] = duration_s / real["duration_s"]
             scores["mel_distance"] = scoring.mel_distance(mels[name], mels[real["audio"]])
         scored[take.passage][take.who] = scores | {"ran_on": take.ran_on}
-    return _scores(config, layout, texts, scored), mels
+    without_kana = sum(not judges.kana_of(one.text) for one in texts) if panel.kana else 0
+    return _scores(config, layout, texts, scored) | {"without_kana": without_kana}, mels
 
 
 def _scores(
     config: Config, layout: Layout, texts: Sequence[Passage], scored: Sequence[Mapping[str, Mapping[str, Any]]]
 ) -> dict[str, Any]:
     selection = files.read_json(layout.selection)["modules"]
+    summary = {who: scoring.means(takes[who] for takes in scored if who in takes) for who in WHO}
     return {
         "seed": config.seed,
-        "metrics": {key: metric.meaning for key, metric in scoring.METRICS.items()},
+        "metrics": {key: scoring.METRICS[key].meaning for key in summary["tuned"]},
         "cv_loss": {
             module: {
                 "untuned": entry["untuned_cv_loss"],
@@ -118,9 +118,7 @@ def _scores(
             }
             for module, entry in selection.items()
         },
-        "summary": {
-            who: scoring.means(takes[who] for takes in scored if who in takes) for who in ("tuned", "base", "real")
-        },
+        "summary": summary,
         "passages": [
             {
                 "text": one.text,
@@ -133,12 +131,6 @@ def _scores(
             for one, takes in zip(texts, scored, strict=True)
         ],
     }
-
-
-def _training_means(layout: Layout) -> dict[str, list[float]]:
-    """Speaker -> mean embedding of the clips that were trained on: the test clips are no part of their own judge."""
-    embeddings = files.read_torch(layout.data_all / "utt2embedding.pt")
-    return speech.speaker_means(embeddings, kaldi.read(layout.data("train")).utterances)
 
 
 def _mel(config: Config, path: Path) -> tuple[Mel, float]:
@@ -167,7 +159,7 @@ def _audio(layout: Layout, number: int, who: str) -> Path:
 def _forget_others(layout: Layout, takes: Iterable[Take]) -> None:
     """Delete what an earlier run of this stage, with more texts, left there."""
     made = {take.path for take in takes}
-    for who in ("real", "tuned", "base"):
+    for who in WHO:
         for path in (layout.report / "audio").glob(f"[0-9][0-9]-{who}.wav"):
             if path not in made:
                 path.unlink()

@@ -1,4 +1,7 @@
-"""What the report lets a voice say when the recipe names nothing: a greeting, a question, numbers, a long sentence."""
+"""What the report lets a voice say when the recipe names nothing: a greeting, a question, numbers, a long sentence.
+
+`MORE` is what a comparison with intervals needs besides: as many sentences again as it takes, heard by judges alone.
+"""
 
 from __future__ import annotations
 
@@ -66,3 +69,33 @@ SENTENCES: Mapping[str, Sequence[str]] = {
         "Когда дождь кончился, за окном запели птицы, и город стал медленно просыпаться.",
     ),
 }
+
+MORE: Mapping[str, Sequence[str]] = {
+    "ja": (
+        "今朝は霧が深くて、向こうの山が見えません。",
+        "荷物は玄関の前に置いておいてください。",
+        "あの店のラーメンは、夜遅くまで食べられますか。",
+        "父は庭で、赤いバラを育てています。",
+        "九月の終わりに、家族で北海道へ行く予定です。",
+        "この道をまっすぐ進むと、大きな橋が見えてきます。",
+        "眠れない夜は、温かい牛乳を飲むといいですよ。",
+        "壊れた時計を直すのに、三週間かかりました。",
+        "電話が鳴っているのに、誰も出ようとしない。",
+        "体育館の鍵は、どなたがお持ちですか。",
+        "昔この辺りには、小さな映画館があったそうです。",
+        "急に停電して、部屋が真っ暗になった。",
+        "妹は絵を描くことが、何よりも好きです。",
+        "応募の締め切りは、六月十五日の正午です。",
+        "ゆうべ遅くまで、友達と将棋を指していた。",
+        "空港までは、バスとタクシーのどちらが早いですか。",
+        "水を出しっぱなしにしないでください。",
+        "彼の話は長いけれど、いつも面白い。",
+        "工事のため、しばらくの間ご迷惑をおかけします。",
+        "港に着いた船から、大勢の人が降りてきました。",
+        "砂糖の代わりに、蜂蜜を入れてみました。",
+        "約束の時間を過ぎても、彼は現れなかった。",
+        "健康のために、階段を使うようにしています。",
+        "申し訳ありませんが、もう少しゆっくり話していただけますか。",
+    ),
+}
+"""Of other languages there are those above alone."""
