@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosytune import files
+from cosytune.base import shipped
 from cosytune.layout import Layout
 from cosytune.schema import Config
-from cosytune.voice import report, synthesis
+from cosytune.voice import ablation, report, synthesis
+from cosytune.voice.ablation import Heard
+from cosytune.voice.judges import Judges
 
 RATE_HZ = 24000
 DROPS = [
@@ -29,14 +33,19 @@ TEXTS = ("会議は十月二十五日の午後三時から始まります。", "
 SPEAKER = "デモ 'voice' & co"
 
 
-def make(recipe: Path) -> tuple[Config, Layout, report.Results]:
-    """The recipe's files below `recipe`, and what stage 7 would have measured."""
-    config = Config(base="random", speaker=SPEAKER, consent="録音した本人", licence="CC BY 4.0")
+def make(recipe: Path, judged: bool = False) -> tuple[Config, Layout, report.Results]:
+    """The recipe's files below `recipe`, and what stage 7 would have measured.
+
+    `judged`: on a base that was trained, and brings judges, with an ablation.
+    """
+    base: Any = "tiny" if judged else "random"
+    config = Config(base=base, speaker=SPEAKER, consent="録音した本人", licence="CC BY 4.0")
     layout = Layout(recipe)
     _data(layout)
     _training(layout)
     _voice(layout, config)
-    return config, layout, _results(layout)
+    results = _results(layout)
+    return config, layout, _judged(results) if judged else results
 
 
 def _data(layout: Layout) -> None:
@@ -112,7 +121,12 @@ def _voice(layout: Layout, config: Config) -> None:
         "speaker": SPEAKER,
         "language": "ja",
         "family": config.model,
-        "base": {"name": "CosyVoice2-0.5B-random", "random_weights": True, "files": {"llm.pt": "ab" * 32}},
+        "base": {
+            "name": f"CosyVoice2-0.5B-{config.base}",
+            "random_weights": config.base == "random",
+            "weights": shipped.WHAT if config.base == "tiny" else None,
+            "files": {"llm.pt": "ab" * 32},
+        },
         "text": {"normalizer": "cosytune-2", "language": "ja"},
         "recipe": {"commit": "0123456789abcdef" * 2, "changed": True},
         "upstream": {"commit": "6e01309e01bc93bbeb83bdd996b1182a81aaf11e"},
@@ -129,7 +143,7 @@ def _results(layout: Layout) -> report.Results:
     passages, mels = [], {}
     for number, text in enumerate(TEXTS):
         takes = {}
-        for who in ("real", "tuned", "base") if number == 0 else ("tuned", "base"):
+        for who in ("real", "base", "tuned") if number == 0 else ("base", "tuned"):
             name = f"audio/{number + 1:02d}-{who}.wav"
             sound = _sound(seconds=1.5 + 0.3 * len(takes), pitch_hz=120.0 + 40 * len(takes), noisy=who == "base")
             synthesis.write_wav(layout.report / name, sound, RATE_HZ)
@@ -152,6 +166,56 @@ def _results(layout: Layout) -> report.Results:
     }
     summary["real"] = {"speaker_similarity": 0.94}
     return report.Results({"summary": summary, "passages": passages}, mels, frames_per_s=50)
+
+
+def _judged(results: report.Results) -> report.Results:
+    """The same with the scores of two judges: an LLM and a flow that each learned a part."""
+    heard = {"real": "カイギワジューガツ", "base": "カイイワジューガ", "tuned": "カイギワジューガツ"}
+    rates = {"real": 0.0, "base": 1 / 8, "tuned": 0.0}
+    voices = {"real": 0.92, "base": 0.41, "tuned": 0.83}
+    for passage in results.scores["passages"]:
+        for who, take in passage["takes"].items():
+            take |= {"kana_error_rate": rates[who], "kana_units": 8, "kana_heard": heard[who]}
+            take["voice_similarity"] = voices[who]
+    for who, row in results.scores["summary"].items():
+        row |= {"kana_error_rate": rates[who], "voice_similarity": voices[who]}
+    return dataclasses.replace(results, scores={**results.scores, "ablation": made_ablation(), "without_kana": 1})
+
+
+def made_ablation(sentences: int = 26) -> dict[str, Any]:
+    """The `ablation` of scores.json from drawn scores: what a judge could have said."""
+    draw = np.random.default_rng(5)
+    seeds = [1986, 1987]
+    heard = {
+        "real": [
+            Heard(f"demo_{number:04d}", None, _drawn(draw, voice=0.92, errors=0.01, similarity=0.93) | {"ran_on": None})
+            for number in range(6)
+        ]
+    }
+    for who, voice, errors in (
+        ("base", 0.41, 0.07),
+        ("llm_only", 0.52, 0.06),
+        ("flow_only", 0.71, 0.08),
+        ("tuned", 0.83, 0.065),
+    ):
+        heard[who] = [
+            Heard(
+                f"{TEXTS[0]} {number}", seed, _drawn(draw, voice, errors, similarity=0.5 + voice / 2) | {"ran_on": 0.0}
+            )
+            for number in range(sentences)
+            for seed in seeds
+        ]
+    return ablation.summary(heard, seeds, Judges(encoder=None, means={})) | {"without_kana": 1}
+
+
+def _drawn(draw: np.random.Generator, voice: float, errors: float, similarity: float) -> dict[str, Any]:
+    units = int(draw.integers(8, 40))
+    return {
+        "speaker_similarity": similarity + float(draw.normal(0, 0.02)),
+        "voice_similarity": voice + float(draw.normal(0, 0.05)),
+        "kana_error_rate": int(draw.binomial(units, errors)) / units,
+        "kana_units": units,
+    }
 
 
 def _sound(seconds: float, pitch_hz: float, noisy: bool) -> NDArray[np.float32]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
 
 from browsing import LOW_CONTRAST, requests, view
-from cosytune.voice import report
+from cosytune.voice import ablation, report
 from made_report import DROPS, PACK_DROPS, make
 from recipe.conftest import Run
 
@@ -17,6 +18,12 @@ from recipe.conftest import Run
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with drops, Japanese names and characters that HTML must escape."""
     return report.write(*make(tmp_path_factory.mktemp("browser") / "報告 & <test>"))
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of a trained base with judges and an ablation: the widest table of all."""
+    return report.write(*make(tmp_path_factory.mktemp("browser") / "判定", judged=True))
 
 
 def check_page(browser: webdriver.Chrome, path: Path) -> None:
@@ -65,6 +72,36 @@ def test_the_page_loads_alone_and_everything_in_it_works(browser: webdriver.Chro
     check_page(browser, made)
 
 
+def test_the_ablation_is_a_table_that_the_keyboard_can_scroll(browser: webdriver.Chrome, judged: Path) -> None:
+    check_page(browser, judged)
+    view(browser, 390, "light")
+    browser.get(judged.as_uri())
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#ablation-table tbody tr')].map((row) => row.innerText)"
+    )
+    assert [row.split("\t")[0].strip() for row in rows] == list(ablation.WHO.values())
+    assert all("%" in row for row in rows)
+    region = browser.find_element("css selector", "[aria-label='Ablation']")
+    region.send_keys(Keys.ARROW_RIGHT * 3)
+    scrolled = "const one = arguments[0], done = arguments[1]; setTimeout(() => done(one.scrollLeft), 400)"
+    assert browser.execute_async_script(scrolled, region) > 0
+    assert browser.execute_script("return document.activeElement === arguments[0]", region)
+
+
+def test_players_are_reached_in_the_order_in_which_they_are_heard(browser: webdriver.Chrome, judged: Path) -> None:
+    view(browser, 1280, "light")
+    browser.get(judged.as_uri())
+    places = browser.execute_script(
+        "return [...document.querySelector('.passage').querySelectorAll('audio')].map((player) => {"
+        "  const box = player.getBoundingClientRect(); return [box.left, box.top, player.tabIndex, player.ariaLabel]"
+        "})"
+    )
+    assert [label.split(":")[0] for *_, label in places] == ["Real recording", "Untuned base", "Tuned voice"]
+    assert len({top for _, top, *_ in places}) == 1, "side by side"
+    assert [left for left, *_ in places] == sorted(left for left, *_ in places)
+    assert all(tab_index == 0 for *_, tab_index, _ in places)
+
+
 def test_every_drop_can_be_read(browser: webdriver.Chrome, made: Path) -> None:
     browser.get(made.as_uri())
     rows = browser.execute_script(
@@ -80,9 +117,12 @@ def test_every_drop_can_be_read(browser: webdriver.Chrome, made: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 768, 1280])
-def test_it_fits_the_screen_and_can_be_read(browser: webdriver.Chrome, made: Path, width: int, scheme: str) -> None:
+@pytest.mark.parametrize("page", ["made", "judged"])
+def test_it_fits_the_screen_and_can_be_read(
+    browser: webdriver.Chrome, request: pytest.FixtureRequest, page: str, width: int, scheme: str
+) -> None:
     view(browser, width, scheme)
-    browser.get(made.as_uri())
+    browser.get(request.getfixturevalue(page).as_uri())
     browser.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script(LOW_CONTRAST) == []

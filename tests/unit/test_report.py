@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosytune.voice import plots, report
-from made_report import DROPS, PACK_DROPS, TEXTS, UNUSED, make
+from cosytune.voice import ablation, plots, report
+from made_report import DROPS, PACK_DROPS, TEXTS, UNUSED, made_ablation, make
 
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -121,6 +121,38 @@ def test_a_corpus_without_drops_says_so(tmp_path: Path) -> None:
     for path in (layout.data_all / "report.json", layout.parquet / "report.json"):
         files.write_json(path, files.read_json(path) | {"drops": [], "dropped": {}})
     assert "Nothing was dropped." in report.write(config, layout, results).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    parsed = Page()
+    path = report.write(*make(tmp_path_factory.mktemp("judged") / "デモ", judged=True))
+    parsed.feed(path.read_text(encoding="utf-8"))
+    assert parsed.open == []
+    return parsed
+
+
+def test_without_judges_nobody_speaks_of_them(page: Page) -> None:
+    assert not any(words in page.text for words in ("Kana", "Voice similarity", "heard:", "Ablation"))
+    assert "ablation" not in page.ids
+
+
+def test_the_players_stand_in_the_order_real_base_tuned(judged: Page) -> None:
+    labels = [str(attributes["aria-label"]).split(":")[0] for tag, attributes in judged.tags if tag == "audio"]
+    assert labels == ["Real recording", "Untuned base", "Tuned voice", "Untuned base", "Tuned voice"]
+
+
+def test_the_judges_verdict_stands_with_the_players_and_in_both_tables(judged: Page) -> None:
+    assert judged.text.count("カイギワジューガツ") == 3 and judged.text.count("カイイワジューガ") == 2
+    assert "a small model trained on synthetic speech" in judged.text
+    assert "not the quality of the real CosyVoice" in judged.text
+    assert "Texts without kana, left out of the kana error rate: 1." in judged.text
+    assert len(judged.ids) == len(set(judged.ids)) and "ablation" in judged.ids
+    for row in made_ablation()["rows"]:
+        for key, figure in row["figures"].items():
+            value, span = ablation.show(key, figure)
+            assert value in judged.text and span in judged.text
+        assert ablation.WHO[row["who"]] in judged.text
 
 
 @pytest.mark.parametrize(

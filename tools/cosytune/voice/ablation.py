@@ -35,11 +35,11 @@ WHO = {
 MIXTURES: Mapping[str, tuple[str, ...]] = {"base": (), "llm_only": ("llm",), "flow_only": ("flow",), "tuned": MODULES}
 """Which modules of each are the voice's own."""
 _METRICS = ("kana_error_rate", "voice_similarity", "speaker_similarity", "ran_on")
-_SHARE = "share_of_the_way"
+SHARE = "share_of_the_way"
 _SHARE_OF = "voice_similarity"
 _MOST_CLIPS = 50
 """Real clips that are heard: as many as it takes for an interval."""
-HEADS = {**{key: scoring.METRICS[key].label for key in _METRICS}, _SHARE: "Share of the way"}
+HEADS = {**{key: scoring.METRICS[key].label for key in _METRICS}, SHARE: "Share of the way"}
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def table(heard: Mapping[str, Sequence[Heard]]) -> list[dict[str, Any]]:
         found = {key: intervals.figure(totals[who][key]) for key in _METRICS}
         if who not in ("real", "base"):
             ends = (totals[end][_SHARE_OF] for end in ("base", "real"))
-            found[_SHARE] = intervals.share_of_the_way(totals[who][_SHARE_OF], *ends)
+            found[SHARE] = intervals.share_of_the_way(totals[who][_SHARE_OF], *ends)
         figures = {key: intervals.as_json(one) for key, one in found.items() if one is not None}
         rows.append({"who": who, "takes": len(heard[who]), "figures": figures})
     return rows
@@ -153,7 +153,7 @@ def table(heard: Mapping[str, Sequence[Heard]]) -> list[dict[str, Any]]:
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The figures that somebody has, in the order in which they are shown."""
-    return [key for key in (*_METRICS[:2], _SHARE, *_METRICS[2:]) if any(key in row["figures"] for row in rows)]
+    return [key for key in (*_METRICS[:2], SHARE, *_METRICS[2:]) if any(key in row["figures"] for row in rows)]
 
 
 def show(key: str, found: Mapping[str, float] | None) -> tuple[str, str]:
@@ -161,7 +161,7 @@ def show(key: str, found: Mapping[str, float] | None) -> tuple[str, str]:
     if found is None:
         return scoring.METRICS["ran_on"].show(None), ""
     value, low, high = (found[part] for part in ("value", "low", "high"))
-    form = scoring.METRICS["ran_on"] if key == _SHARE else scoring.METRICS[key]
+    form = scoring.METRICS["ran_on"] if key == SHARE else scoring.METRICS[key]
     return form.show(value), "" if low is None else f"{form.show(low)} to {form.show(high)}"
 
 
@@ -182,10 +182,11 @@ def caption(ablation: Mapping[str, Any]) -> str:
     seeds, without = len(ablation["seeds"]), ablation["without_kana"]
     left_out = f"; {without} without kana, left out of the kana error rate" if without else ""
     return (
-        f"ablation: {_count(ablation['sentences'], 'sentence')} x {_count(seeds, 'seed')}, "
-        f"{_count(ablation['real_clips'], 'real clip')}, 95 % intervals over the sentences{left_out}"
+        f"ablation: {count(ablation['sentences'], 'sentence')} x {count(seeds, 'seed')}, "
+        f"{count(ablation['real_clips'], 'real clip')}, 95 % intervals over the sentences{left_out}"
     )
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{number} {what}{'' if number == 1 else 's'}"

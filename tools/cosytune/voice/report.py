@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from cosytune import files
 from cosytune.layout import Layout
 from cosytune.schema import Config
-from cosytune.voice import choice, origin, plots, report_data, scoring
+from cosytune.voice import ablation, choice, origin, plots, report_data, scoring
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MODULES = {"llm": "Language model (what is said, and when)", "flow": "Flow (how it sounds)"}
-_WHO = {"real": "Real recording", "tuned": "Tuned voice", "base": "Untuned base"}
+_WHO = {"real": "Real recording", "base": "Untuned base", "tuned": "Tuned voice"}
 _KINDS = {
     "test": "Test clip {}",
     "cv": "Cross-validation clip {} (the corpus is too small for test clips; the checkpoint was chosen by this set)",
@@ -73,12 +73,15 @@ def _page(config: Config, layout: Layout, results: Results) -> dict[str, Any]:
         "random_weights": versions["base"]["random_weights"],
         "weights": versions["base"].get("weights"),  # voices of before had none
         "sections": [
-            *(("glance", "At a glance"), ("listen", "Listen"), ("scores", "Scores"), ("training", "Training")),
-            *(("data", "Data"), ("identity", "This run")),
+            *(("glance", "At a glance"), ("listen", "Listen")),
+            *([("ablation", "Ablation")] if "ablation" in results.scores else []),
+            *(("scores", "Scores"), ("training", "Training"), ("data", "Data"), ("identity", "This run")),
         ],
         "tiles": _tiles(prepared, packed, selection, results.scores["summary"]),
         "passages": _passages(layout, results),
+        "ablation": _ablation(results.scores["ablation"]) if "ablation" in results.scores else None,
         "scores": _score_rows(results.scores["summary"]),
+        "without_kana": results.scores.get("without_kana", 0),
         "modules": [_module(layout, name, selection[name]) for name in selection],
         "data": report_data.section(prepared, packed, config.audio.loudness_lufs),
         "identity": _identity(config, layout, versions),
@@ -110,9 +113,10 @@ def _tiles(
                 "note": f"{change:+.1f} % against {chosen['untuned_cv_loss']:.3f} untuned".replace("-", "−"),
             }
         )
-    for key in ("speaker_similarity", "duration_ratio"):
-        others = ((who, summary.get(who, {}).get(key)) for who in ("base", "real"))
-        beside = ", ".join(f"{_WHO[who].lower()} {scoring.METRICS[key].show(value)}" for who, value in others if value)
+    judged = [key for key, metric in scoring.METRICS.items() if metric.judged and key in summary["tuned"]]
+    for key in judged or ("speaker_similarity", "duration_ratio"):
+        others = {who: value for who in ("base", "real") if (value := summary.get(who, {}).get(key)) is not None}
+        beside = ", ".join(f"{_WHO[who].lower()} {scoring.METRICS[key].show(value)}" for who, value in others.items())
         value = scoring.METRICS[key].show(summary["tuned"].get(key))
         tiles.append({"label": scoring.METRICS[key].label, "value": value, "note": beside})
     return tiles
@@ -149,6 +153,7 @@ def _passages(layout: Layout, results: Results) -> list[dict[str, Any]]:
                             for key, metric in scoring.METRICS.items()
                             if take.get(key) is not None
                         ],
+                        "heard": take.get("kana_heard"),
                     }
                     for who, take in takes.items()
                 ],
@@ -157,15 +162,36 @@ def _passages(layout: Layout, results: Results) -> list[dict[str, Any]]:
     return shown
 
 
-def _score_rows(summary: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, str]]:
+def _score_rows(summary: Mapping[str, Mapping[str, float | None]]) -> list[dict[str, Any]]:
     return [
         {
             "label": metric.label,
             "meaning": metric.meaning,
-            **{who: metric.show(summary.get(who, {}).get(key)) for who in ("tuned", "base", "real")},
+            "shown": [metric.show(summary.get(who, {}).get(key)) for who in _WHO],
         }
         for key, metric in scoring.METRICS.items()
+        if any(key in found for found in summary.values())
     ]
+
+
+def _ablation(found: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ablation.columns(found["rows"])
+    return {
+        "sentences": ablation.count(found["sentences"], "sentence"),
+        "seeds": ablation.count(len(found["seeds"]), "seed"),
+        "real_clips": ablation.count(found["real_clips"], "recording"),
+        "without_kana": found["without_kana"],
+        "has_share": ablation.SHARE in keys,
+        "heads": [ablation.HEADS[key] for key in keys],
+        "rows": [
+            {
+                "who": row["who"],
+                "label": ablation.WHO[row["who"]],
+                "cells": [ablation.show(key, row["figures"].get(key)) for key in keys],
+            }
+            for row in found["rows"]
+        ],
+    }
 
 
 def _module(layout: Layout, module: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
