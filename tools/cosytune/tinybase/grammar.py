@@ -16,6 +16,8 @@ from pathlib import Path
 _DATA = Path(__file__).with_name("data")
 _SLOT = re.compile(r"\{(@?)([a-z_]+)(?:\.([a-z]+))?\}")
 _THINGS = ("eat", "drink", "read", "make", "buy", "carry", "watch", "listen", "learn")
+_TWO_PARTS, _LONGEST = 0.04, 36
+"""Share of the sentences, and characters."""
 _GODAN = {
     "う": ("わ", "い", "え", "お", "って"),
     "く": ("か", "き", "け", "こ", "いて"),
@@ -59,7 +61,12 @@ class Grammar:
         self._madeup = _templates("madeup.txt")
 
     def sentence(self) -> str:
-        return self._fill(self._templates)
+        """Of one part; sometimes of two."""
+        first = self._fill(self._templates)
+        if self._random.random() >= _TWO_PARTS:
+            return first
+        both = first + self._fill(self._templates)
+        return both if len(both) <= _LONGEST else first
 
     def madeup(self) -> str:
         """Around a word that does not exist: rare morae come as often as common ones."""
@@ -115,7 +122,7 @@ class Grammar:
     def _word(self) -> str:
         parts = []
         for _ in range(self._random.randint(2, 4)):
-            mora = self._one("rare" if self._random.random() < 0.6 else "plain")
+            mora = self._one(self._random.choices(("foreign", "rare", "plain"), (5, 2, 3))[0])
             parts.append(mora + self._random.choice(("ー", "ン", "ッ", "", "", "", "")))
         return "".join(parts).rstrip("ッ")
 

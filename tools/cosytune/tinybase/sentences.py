@@ -21,7 +21,7 @@ from cosytune.tinybase import grammar
 
 MADEUP_SHARE = 0.1
 """Of the sentences, those around words that do not exist."""
-_POOL = 1.6
+_POOL = 2.0
 """Sentences to choose from, for each one that is chosen."""
 _ROUNDS = 40
 _SHORTEST, _LONGEST = 2, 70

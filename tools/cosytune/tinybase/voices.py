@@ -17,6 +17,8 @@ MEI_PITCH_HZ = 338.0
 """The mean pitch of the voice that Open JTalk comes with, who is the demo's speaker and in no training."""
 MARGIN_WARP, MARGIN_SEMITONES = 0.06, 3.0
 _BEND_HZ = 2500.0
+_TOP_HZ = 11000.0
+"""The resampler from 48 kHz leaves nothing near 12 kHz: silence that no other voice should have."""
 _FLOOR_HZ, _CEILING_HZ = 140.0, 600.0
 _TILT_FROM_HZ, _BREATH_FROM_HZ = 500.0, 1500.0
 
@@ -136,13 +138,13 @@ def speak(parts: Parts, voice: Voice, samples: int) -> NDArray[np.float64]:
 
 
 def _warped(spectra: NDArray[np.float64], voice: Voice) -> NDArray[np.float64]:
-    """[frames, bins]: what stood at f / warp stands at f; beyond the top the last bin is repeated."""
+    """[frames, bins]: what stood at f / warp stands at f; beyond what mei has, her highest is repeated."""
     bins = spectra.shape[1]
     frequency = np.linspace(0, RATE_HZ / 2, bins)
     bend = _BEND_HZ * voice.warp_low
     source = np.where(frequency < bend, frequency / voice.warp_low, _BEND_HZ + (frequency - bend) / voice.warp_high)
-    places = np.clip(source / (RATE_HZ / 2) * (bins - 1), 0, bins - 1)
-    lower = np.minimum(places.astype(int), bins - 2)
+    places = np.minimum(source, _TOP_HZ) / (RATE_HZ / 2) * (bins - 1)
+    lower = places.astype(int)
     share = places - lower
     return np.asarray(spectra[:, lower] * (1 - share) + spectra[:, lower + 1] * share)
 
