@@ -52,13 +52,21 @@ def factor(module: nn.Module) -> None:
 
 def expand(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state_dict with tables in parts -> the one of upstream's plain module."""
-    table = CodeTable()
+    features = digit_features()
     plain = {key: value for key, value in state.items() if _MARK not in key}
     for first in (key for key in state if key.endswith(f"{_MARK}0")):
         name = first.removesuffix(f"{_MARK}0")
-        parts = [state[f"{name}{_MARK}{number}"].float() for number in range(4)]
-        plain[f"{name}.weight"] = table(*parts)
+        digits, own, mixed, others = (state[f"{name}{_MARK}{number}"].float() for number in range(4))
+        plain[f"{name}.weight"] = torch.cat([_product(features, digits) + _product(own, mixed), others])
     return plain
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right`, summed in one order: a matrix product's last bits depend on the machine, and files are hashed."""
+    total = torch.zeros(len(left), right.shape[1])
+    for number in range(len(right)):
+        total += left[:, number : number + 1] * right[number]
+    return total
 
 
 def disturb(codes: Tensor, share: float, generator: torch.Generator) -> Tensor:

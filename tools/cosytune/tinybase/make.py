@@ -38,9 +38,7 @@ class Making:
 
     def plan(self, plans: Mapping[str, Plan]) -> Plan:
         full = plans[self.device.split(":")[0]]
-        return replace(
-            full, steps=max(2, round(full.steps * self.scale)), warmup=max(1, round(full.warmup * self.scale))
-        )
+        return replace(full, steps=max(2, round(full.steps * self.scale)))
 
     def corpus(self) -> Corpus:
         return Corpus.open(self.path("corpus"))
