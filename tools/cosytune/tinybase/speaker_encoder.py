@@ -73,17 +73,17 @@ class SpeakerEncoder(nn.Module):
 class _Training(nn.Module):
     """The encoder, and what is thrown away."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, likeness: Tensor) -> None:
         super().__init__()
         self.encoder = SpeakerEncoder()
-        self.classes = speakers.Classes(EMBEDDING, classes)
+        self.classes = speakers.Classes(EMBEDDING, likeness)
 
 
 def make(corpus: Corpus, directory: Path, device: str, plan: Plan) -> SpeakerEncoder:
     """Train; weights.pt and log.jsonl."""
     chosen = speakers.chosen(corpus, _CLIPS_PER_SPEAKER)
     torch.manual_seed(plan.seed)
-    model = _Training(len({one.speaker for one in chosen}) * len(_SPEEDS)).to(device)
+    model = _Training(speakers.likeness(corpus.speakers, _SPEEDS)).to(device)
     if not (directory / learn.WEIGHTS).is_file():
         clips = speakers.hear(corpus, chosen, hearing(device), _SPEEDS, device, "filter banks (speaker encoder)")
         lesson = speakers.Lesson(model.encoder.read, model.classes, clips, plan, device)

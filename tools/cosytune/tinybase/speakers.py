@@ -7,7 +7,7 @@ tract: speakers times speeds are the classes, so that a model does not learn its
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from cosytune.features.sound import MODEL_RATE_HZ
 from cosytune.progress import track
-from cosytune.tinybase import learn
+from cosytune.tinybase import learn, voices
 from cosytune.tinybase.corpus import Corpus, Utterance
-from cosytune.tinybase.voices import RATE_HZ
+from cosytune.tinybase.voices import RATE_HZ, Voice
 
 HOP = MODEL_RATE_HZ // 100
 _ROWS = 64
@@ -30,6 +30,10 @@ _NOISE_DB = (25.0, 65.0)
 _SCALE = 24.0
 _MARGIN = 0.2
 """Radians that an embedding has to be nearer to its own class than to any other one."""
+_REACH = 3.0
+"""Audible steps (`voices.difference`) over which the likeness of two voices falls to 1 / e."""
+_RULER = 20.0
+"""Weight of the likeness of voices beside the loss that tells classes apart."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,6 @@ class Clips:
     starts: Tensor
     lengths: Tensor
     classes: Tensor
-    count: int
-    """Of classes."""
 
 
 def chosen(corpus: Corpus, per_speaker: int) -> list[Utterance]:
@@ -88,8 +90,26 @@ def hear(
     speakers = torch.tensor([names.index(one.speaker) for one in utterances])
     classes = torch.cat([speakers + number * len(names) for number in range(len(speeds))])
     starts = lengths.cumsum(0) - lengths
-    return Clips(
-        torch.cat(ordered), starts.to(device), lengths.to(device), classes.to(device), len(names) * len(speeds)
+    return Clips(torch.cat(ordered), starts.to(device), lengths.to(device), classes.to(device))
+
+
+def likeness(speakers: Sequence[str], speeds: Sequence[float]) -> Tensor:
+    """Of every class with every other, float32 [classes, classes]: 1 for itself, and less the farther apart.
+
+    Raises KeyError for a speaker whom the corpus never has.
+    """
+    known = {voice.name: voice for voice in voices.cast(len(speakers), 0)}
+    heard = [_on_tape(known[name], speed) for speed in speeds for name in speakers]
+    steps = torch.tensor([[voices.difference(one, other) for other in heard] for one in heard])
+    return torch.exp(-steps / _REACH)
+
+
+def _on_tape(voice: Voice, speed: float) -> Voice:
+    return replace(
+        voice,
+        warp_low=voice.warp_low * speed,
+        warp_high=voice.warp_high * speed,
+        pitch_hz=voice.pitch_hz * speed,
     )
 
 
@@ -99,11 +119,18 @@ def _tape(speed: float) -> Any:
 
 
 class Classes(nn.Module):
-    """AAM-softmax: an embedding belongs to the class whose direction it is nearest to, by a margin."""
+    """AAM-softmax: an embedding belongs to the class whose direction it is nearest to, by a margin.
 
-    def __init__(self, width: int, count: int) -> None:
+    And a ruler: its cosine with the other classes is their likeness, float32 [classes, classes], so that a voice on its
+    way to another one comes steadily nearer, and a voice that was never heard has its place between its neighbours.
+    """
+
+    likeness: Tensor
+
+    def __init__(self, width: int, likeness: Tensor) -> None:
         super().__init__()
-        self.directions = nn.Parameter(torch.randn(count, width))
+        self.directions = nn.Parameter(torch.randn(len(likeness), width))
+        self.register_buffer("likeness", likeness, persistent=False)
 
     def forward(self, embeddings: Tensor, classes: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """[rows, width], [rows] -> the loss with this share of the margin, and how many are right."""
@@ -113,7 +140,8 @@ class Classes(nn.Module):
         wanted = torch.cos((torch.arccos(own) + share * _MARGIN).clamp(max=torch.pi))
         scores = cosine.scatter(1, classes.unsqueeze(1), wanted)
         right = (cosine.argmax(dim=1) == classes).float().mean()
-        return F.cross_entropy(_SCALE * scores, classes), right
+        ruler = ((cosine - self.likeness[classes]) ** 2).mean()
+        return F.cross_entropy(_SCALE * scores, classes) + _RULER * ruler, right
 
 
 class Lesson:

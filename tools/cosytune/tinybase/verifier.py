@@ -137,17 +137,17 @@ def _levelled(heard: Tensor) -> Tensor:
 class _Training(nn.Module):
     """The verifier, and what is thrown away."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, likeness: Tensor) -> None:
         super().__init__()
         self.verifier = Verifier()
-        self.classes = speakers.Classes(EMBEDDING, classes)
+        self.classes = speakers.Classes(EMBEDDING, likeness)
 
 
 def make(corpus: Corpus, directory: Path, device: str, plan: Plan) -> Verifier:
     """Train; weights.pt and log.jsonl."""
     chosen = speakers.chosen(corpus, _CLIPS_PER_SPEAKER)
     torch.manual_seed(plan.seed)
-    model = _Training(len({one.speaker for one in chosen}) * len(_SPEEDS)).to(device)
+    model = _Training(speakers.likeness(corpus.speakers, _SPEEDS)).to(device)
     if not (directory / learn.WEIGHTS).is_file():
         hearing = speakers.Hearing(model.verifier.ear, lambda samples: samples // speakers.HOP + 1)
         clips = speakers.hear(corpus, chosen, hearing, _SPEEDS, device, "spectrograms (verifier)")
