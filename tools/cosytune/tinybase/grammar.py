@@ -146,6 +146,11 @@ def _lines(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def words(name: str) -> tuple[str, ...]:
+    """A word list."""
+    return _words()[name]
+
+
 def own_sentences() -> list[str]:
     """Written by hand."""
     return _lines("sentences.txt")
