@@ -33,7 +33,7 @@ from cosytune.upstream import bridge
 SHAPE = FAMILY.tiny.vocoder
 PLAN = {
     "cpu": Plan(steps=6000, learning_rate=1e-3, batch=6, weight_decay=0.0, grad_clip=10.0, betas=(0.8, 0.99)),
-    "cuda": Plan(steps=9000, learning_rate=1e-3, batch=32, weight_decay=0.0, grad_clip=10.0, betas=(0.8, 0.99)),
+    "cuda": Plan(steps=6000, learning_rate=1e-3, batch=48, weight_decay=0.0, grad_clip=10.0, betas=(0.8, 0.99)),
 }
 F0 = "f0.npy"
 _HOP, _RATE_HZ = FAMILY.mel.hop_size, FAMILY.mel.sampling_rate
@@ -44,10 +44,12 @@ _MEL, _CONVERGENCE, _LOGARITHM, _F0 = 45.0, 2.0, 4.0, 0.05
 _F0_RANGE_HZ = (60.0, 600.0)
 _F0_EVERY_MS = 5.0
 """Then every fourth: at 20 ms it takes a tenth of the voiced frames for unvoiced ones."""
-_F0_SCALE = 50.0
+_F0_SCALE = 20.0
 """The fresh F0 predictor says a fraction of 1 Hz; times this, it is at home within a few hundred steps."""
+_LOUDEST = 10.0
+"""e to that is far beyond where upstream cuts magnitudes, so this changes no sound."""
 _SLOWER = 8.0
-"""How much more slowly the layers turn that see the mel."""
+"""How much more slowly the layer turns that sees the mel; the F0 predictor learns best at full pace."""
 _GIVEN_SHARE = 0.15
 """Of all steps, the first ones, in which the source follows WORLD's F0: the predictor knows nothing yet."""
 
@@ -76,8 +78,15 @@ def make(corpus: Corpus, directory: Path, device: str, plan: Plan) -> nn.Module:
     hift.stft_window = hift.stft_window.to(device)  # else it is copied there twice a step, and waited for
     torch.backends.cudnn.benchmark = device != "cpu"  # every step has the same shapes
     lesson = Lesson(hift, sounds, plan)
+    bound = hift.conv_post.register_forward_hook(_bounded)
     made: nn.Module = learn.fit("vocoder", hift, lesson.loss, plan, directory, device)
+    bound.remove()
     return made
+
+
+def _bounded(_: nn.Module, __: Any, found: Tensor) -> Tensor:
+    """Logarithms of magnitudes that upstream cuts at 100: where exp gave infinity, the gradient would be nan."""
+    return found.clamp(max=_LOUDEST)
 
 
 def new() -> nn.Module:
@@ -183,8 +192,8 @@ def f0_of(sound: NDArray[np.int16]) -> NDArray[np.float32]:
 def start_near(hift: Any, sounds: Sounds) -> None:
     """Let fresh weights begin with the loudness of the corpus, and learn from its mel at the pace of other layers.
 
-    A log-mel is about -6: unless the first convolutions begin centred and turn slowly, a step of their weights, all
-    pushed by that mean, throws over what every later layer has learnt. Weight norm makes it easy: a longer `v` is the
+    A log-mel is about -6: unless the first convolutions begin centred and the decoder's turns slowly, a step of their
+    weights, all pushed by that mean, throws over what every later layer has learnt. Weight norm makes it easy: a longer `v` is the
     same weight, and turns more slowly.
     """
     size, hop = hift.istft_params["n_fft"], hift.istft_params["hop_len"]
@@ -194,8 +203,7 @@ def start_near(hift: Any, sounds: Sounds) -> None:
     mean = sounds.mel[: 2000 * _FRAMES].float().mean(dim=0).cpu()
     for first in (hift.conv_pre, hift.f0_predictor.condnet[0]):
         first.bias -= first.weight.sum(dim=2) @ mean
-    for slow in (hift.conv_pre, *hift.f0_predictor.condnet[::2]):
-        slow.parametrizations.weight.original1 *= _SLOWER
+    hift.conv_pre.parametrizations.weight.original1 *= _SLOWER
     hift.f0_predictor.classifier.weight *= _F0_SCALE
 
 
