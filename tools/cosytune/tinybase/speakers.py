@@ -32,7 +32,7 @@ _MARGIN = 0.2
 """Radians that an embedding has to be nearer to its own class than to any other one."""
 _REACH = 3.0
 """Audible steps (`voices.difference`) over which the likeness of two voices falls to 1 / e."""
-_RULER = 20.0
+_RULER = 60.0
 """Weight of the likeness of voices beside the loss that tells classes apart."""
 
 
