@@ -193,8 +193,8 @@ def start_near(hift: Any, sounds: Sounds) -> None:
     """Let fresh weights begin with the loudness of the corpus, and learn from its mel at the pace of other layers.
 
     A log-mel is about -6: unless the first convolutions begin centred and the decoder's turns slowly, a step of their
-    weights, all pushed by that mean, throws over what every later layer has learnt. Weight norm makes it easy: a longer `v` is the
-    same weight, and turns more slowly.
+    weights, all pushed by that mean, throws over what every later layer has learnt. Weight norm makes it
+    easy: a longer `v` is the same weight, and turns more slowly.
     """
     size, hop = hift.istft_params["n_fft"], hift.istft_params["hop_len"]
     some = sounds.sound[: 120 * _RATE_HZ].float().cpu() / 32768
