@@ -27,7 +27,7 @@ from cosytune.voice.verifier import Verifier, equal_error_rate, similarity
 
 TEXTS = ("新しい本を買いました。", "電車が遅れているようです。", "雨が降る。", "どこへ行くの？", "冷たい風が吹いた。")
 CAST = voices.cast(4, 0)
-PLAN = Plan(steps=40, learning_rate=3e-3, batch=16, warmup=10, ema=0.9)
+PLAN = Plan(steps=90, learning_rate=3e-3, batch=12, warmup=10, ema=0.9)
 MODULES = {"speaker_encoder": speaker_encoder, "verifier": verifier}
 
 
