@@ -16,7 +16,7 @@ from pathlib import Path
 _DATA = Path(__file__).with_name("data")
 _SLOT = re.compile(r"\{(@?)([a-z_]+)(?:\.([a-z]+))?\}")
 _THINGS = ("eat", "drink", "read", "make", "buy", "carry", "watch", "listen", "learn")
-_TWO_PARTS, _LONGEST = 0.04, 36
+_TWO_PARTS, _LONGEST = 0.1, 48
 """Share of the sentences, and characters."""
 _GODAN = {
     "う": ("わ", "い", "え", "お", "って"),
