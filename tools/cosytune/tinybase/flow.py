@@ -18,11 +18,14 @@ from cosytune.training.batches import FlowBatch
 from cosytune.upstream import bridge
 
 PLAN = {
-    "cpu": Plan(steps=4000, learning_rate=1e-3, batch=12),
+    "cpu": Plan(steps=4000, learning_rate=1e-3, batch=12, precision="bf16"),
     "cuda": Plan(steps=5500, learning_rate=1e-3, batch=48),
 }
 _DISTURBED = 0.05
 """Of the tokens: what the LLM draws is not always right."""
+_SPOKEN = 1.0
+"""Weight of a loss of our own: what the encoder makes of the tokens is the canonical voice's mel, L1. It spares the
+estimator the words, which it learns far more slowly from noise."""
 _MEAN_SPEAKER = 0.7
 """Of the clips: given the speaker's mean embedding, as a voice is; else the clip's own."""
 
@@ -35,6 +38,15 @@ class Voices:
     mean: Tensor
 
 
+@dataclass(frozen=True)
+class Material:
+    """What the flow is told, of all utterances in a row. tokens: int64; canonical: float16 [2 * tokens, 80], mel."""
+
+    tokens: Tensor
+    canonical: Tensor
+    voices: Voices
+
+
 def new() -> Any:
     """Fresh weights, drawn from torch's global generator; the embedding of the codes is in parts."""
     with bridge.keep_random_state():
@@ -43,14 +55,14 @@ def new() -> Any:
     return flow
 
 
-def make(features: Features, tokens: Tensor, voices: Voices, directory: Path, device: str, plan: Plan) -> nn.Module:
-    """Train on `tokens` (int64, all utterances in a row) and the features' mel; weights.pt and log.jsonl."""
+def make(features: Features, material: Material, directory: Path, device: str, plan: Plan) -> nn.Module:
+    """Train on the features' mel; weights.pt and log.jsonl in `directory`."""
     torch.manual_seed(plan.seed)
     flow = new()
     with torch.no_grad():  # so that training begins at the mean spectrum and not far above all speech
         flow.decoder.estimator.final_proj.bias.copy_(features.mel.float().mean(dim=0))
     flow.to(device)
-    lesson = _Lesson(flow, features, tokens, voices, plan, device)
+    lesson = _Lesson(flow, features, material, plan, device)
     learn.fit("flow", flow, lesson.loss, plan, directory, device)
     return load(directory).to(device)
 
@@ -80,11 +92,11 @@ def speaker_means(own: Tensor, speakers: Sequence[str]) -> Voices:
 class _Lesson:
     """The loss of a step: upstream's, with a prompt for half of the clips and streaming in half of the steps."""
 
-    def __init__(
-        self, flow: nn.Module, features: Features, tokens: Tensor, voices: Voices, plan: Plan, device: str
-    ) -> None:
-        self._flow, self._features, self._tokens, self._voices = flow, features, tokens, voices
+    def __init__(self, flow: Any, features: Features, material: Material, plan: Plan, device: str) -> None:
+        self._flow, self._features, self._material = flow, features, material
         self._plan, self._device = plan, device
+        self._encoded = torch.empty(0)
+        flow.encoder_proj.register_forward_hook(self._keep)
         self._lengths: list[int] = features.lengths.tolist()
         self._buckets = Buckets(self._lengths, plan.batch)
 
@@ -94,8 +106,18 @@ class _Lesson:
         coins = torch.rand((5, len(chosen)), generator=generator)
         streaming = bool(torch.rand(1, generator=generator) < 0.5)
         batch = self._batch(chosen.tolist(), coins, streaming, step)
-        found = losses.flow_loss(self._flow, batch)
-        return found.total / batch.targets, {}
+        matched = losses.flow_loss(self._flow, batch).total / batch.targets
+        spoken = self._unlike_canonical(chosen.tolist(), batch)
+        return matched + _SPOKEN * spoken, {"flow": matched.detach(), "spoken": spoken.detach()}
+
+    def _keep(self, _: nn.Module, __: Any, output: Tensor) -> None:
+        self._encoded = output
+
+    def _unlike_canonical(self, chosen: list[int], batch: FlowBatch) -> Tensor:
+        starts = self._features.starts[torch.tensor(chosen, device=self._device)]
+        wanted = gather(self._material.canonical, starts, batch.token.shape[1], MEL_PER_TOKEN).float()
+        own = inside(batch.tokens * MEL_PER_TOKEN, wanted.shape[1]).unsqueeze(2).float()
+        return ((self._encoded.float() - wanted).abs() * own).sum() / batch.targets
 
     def _batch(self, chosen: list[int], coins: Tensor, streaming: bool, step: int) -> FlowBatch:
         device, features = self._device, self._features
@@ -106,7 +128,7 @@ class _Lesson:
         own, generator = inside(counts, longest), learn.generator(self._plan.seed, step, device)
         frames = inside(counts * MEL_PER_TOKEN, longest * MEL_PER_TOKEN).unsqueeze(2)
         mel = gather(features.mel, starts, longest, MEL_PER_TOKEN).float() * frames
-        token = codes.disturb(gather(self._tokens, starts, longest), _DISTURBED, generator) * own
+        token = codes.disturb(gather(self._material.tokens, starts, longest), _DISTURBED, generator) * own
         time, prompt, share, mean, guided = coins.to(device)
         kept = (prompt < 0.5) * (share * 0.3 * counts * MEL_PER_TOKEN)  # upstream: half, up to 30 % of the frames
         is_mean = (mean < _MEAN_SPEAKER).unsqueeze(1)
@@ -117,7 +139,7 @@ class _Lesson:
             tokens=counts,
             mel=mel,
             noise=torch.randn(mel.shape, generator=generator, device=device),
-            embedding=torch.where(is_mean, self._voices.mean[rows], self._voices.own[rows]),
+            embedding=torch.where(is_mean, self._material.voices.mean[rows], self._material.voices.own[rows]),
             prompt_frames=kept.long(),
             time=time,
             guided=guided >= _unguided(self._flow),

@@ -48,7 +48,8 @@ class Plan:
     grad_clip: float = 1.0
     ema: float = 0.999
     precision: str = "fp32"
-    """`bf16`: the forward pass under autocast; weights, optimizer and average are fp32 either way."""
+    """`bf16`: the forward pass under autocast, on a processor that has it (4 to 6 times as fast in a matrix product);
+    weights, optimizer and average are fp32 either way."""
     betas: tuple[float, float] = (0.9, 0.98)
     seed: int = 1986
 
@@ -125,7 +126,7 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = plan.learning_rate * _schedule(step, plan)
         self._module.train()
-        is_half = plan.precision == "bf16"
+        is_half = plan.precision == "bf16" and (device != "cpu" or torch.cpu._is_avx512_bf16_supported())
         with torch.autocast(device.split(":")[0], torch.bfloat16) if is_half else nullcontext():
             value, figures = loss(step)
         self._optimizer.zero_grad(set_to_none=True)

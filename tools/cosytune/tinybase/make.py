@@ -87,10 +87,13 @@ def _flow(making: Making) -> None:
     utterances = making.corpus().of("train")
     features = extract(making.corpus(), utterances, making.device)
     tokens = tokenizer.tokens(making.path("tokenizer"), "train")
-    codes = torch.cat([torch.from_numpy(one) for one in tokens]).to(making.device)
     own = torch.load(making.path("speaker_encoder") / "train.pt", weights_only=True).to(making.device)
-    voices = flow.speaker_means(own, [one.speaker for one in utterances])
-    flow.make(features, codes, voices, making.path("flow"), making.device, making.plan(flow.PLAN))
+    material = flow.Material(
+        tokens=torch.cat([torch.from_numpy(one) for one in tokens]).to(making.device),
+        canonical=extract(making.corpus(), utterances, making.device, "canonical").mel,
+        voices=flow.speaker_means(own, [one.speaker for one in utterances]),
+    )
+    flow.make(features, material, making.path("flow"), making.device, making.plan(flow.PLAN))
 
 
 _GRAPHS = {
