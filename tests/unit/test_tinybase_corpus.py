@@ -13,7 +13,8 @@ import yaml
 
 from cosytune.errors import UserError
 from cosytune.tinybase import corpus, grammar, sentences, voices
-from cosytune.tinybase.corpus import RATE_HZ, Corpus, CorpusPlan
+from cosytune.tinybase.corpus import Corpus, CorpusPlan
+from cosytune.tinybase.voices import RATE_HZ
 from cosytune.voice.sentences import SENTENCES as REPORTED
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,10 @@ import torch
 from cosytune.errors import UserError
 from cosytune.text import normalize
 from cosytune.tinybase import recogniser
-from cosytune.tinybase.corpus import RATE_HZ, Utterance
+from cosytune.tinybase.corpus import Utterance
 from cosytune.tinybase.learn import Plan
 from cosytune.tinybase.recogniser import Recogniser
+from cosytune.tinybase.voices import RATE_HZ
 from cosytune.voice import kana
 from cosytune.voice.kana import UNITS, KanaJudge, error_rate, pooled_error_rate, spoken
 

@@ -19,7 +19,8 @@ from cosytune import families
 from cosytune.features.sound import MODEL_RATE_HZ
 from cosytune.features.speech import log_mel
 from cosytune.progress import track
-from cosytune.tinybase.corpus import RATE_HZ, Corpus, Utterance
+from cosytune.tinybase.corpus import Corpus, Utterance
+from cosytune.tinybase.voices import RATE_HZ
 from cosytune.upstream import bridge
 
 FAMILY = families.get("cosyvoice2-0.5b")

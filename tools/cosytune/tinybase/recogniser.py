@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from cosytune import files
 from cosytune.progress import track
 from cosytune.tinybase import learn
-from cosytune.tinybase.corpus import RATE_HZ, Corpus, Utterance
+from cosytune.tinybase.corpus import Corpus, Utterance
 from cosytune.tinybase.features import Buckets, inside
 from cosytune.tinybase.learn import Plan
+from cosytune.tinybase.voices import RATE_HZ
 from cosytune.voice import kana
 from cosytune.voice.kana import UNITS
 

@@ -155,7 +155,7 @@ class _Heard:
 
 def evaluate(judge: KanaJudge, corpus: Corpus, utterances: Sequence[Utterance], worst: int = 5) -> dict[str, Any]:
     """Kana error rate of the clips of a corpus: over all, by speaker, and the worst of them to look at."""
-    from cosytune.tinybase.corpus import RATE_HZ as CORPUS_RATE_HZ
+    from cosytune.tinybase.voices import RATE_HZ as CORPUS_RATE_HZ
 
     takes = []
     for one in utterances:
