@@ -159,7 +159,7 @@ def evaluate(judge: KanaJudge, corpus: Corpus, utterances: Sequence[Utterance], 
 
     takes = []
     for one in utterances:
-        sound = corpus.sound(one).astype(np.float32) / 32768
+        sound = corpus.sound(one).astype(np.float32) / np.float32(32768)
         takes.append(_Heard(one.utt, one.speaker, spoken(one.kana), judge.hear(sound, CORPUS_RATE_HZ)))
     by_speaker = {
         speaker: pooled_error_rate((take.reference, take.heard) for take in takes if take.speaker == speaker)
