@@ -8,7 +8,7 @@
 #   --stop_stage M   stop after stage M (default: 7)
 #   --exp NAME       an experiment of its own, in egs/<speaker>/exp/NAME (default: default)
 #   --list           show the stages and which ones are done
-#   key=value        a setting for this run, such as base=random or train.llm.learning_rate=5e-5
+#   key=value        a setting for this run, such as base=tiny or train.llm.learning_rate=5e-5
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/tools/options.sh"  # "$@" -> recipe first last exp again overrides list

@@ -87,7 +87,7 @@ def parse_override(override: str) -> dict[str, Any]:
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"'{override}': not a setting; write key=value, for example base=random", exit_status=_USAGE)
+        raise UserError(f"'{override}': not a setting; write key=value, for example base=tiny", exit_status=_USAGE)
     value: Any = text if _wants_text(key, text) else _scalar(text, override)
     for part in reversed(key.split(".")):
         value = {part: value}

@@ -118,7 +118,8 @@ def _absent(model_dir: Path, family: Family) -> UserError:
         return UserError(f"{model_dir}: not there; run stage -1 (setup), which makes it: --stage -1")
     return UserError(
         f"{model_dir}: the base model is not there; download it (4 GB): {download_command(model_dir, family)} ; "
-        "or name your copy with model_dir=PATH; or try everything with random weights: base=random"
+        "or name your copy with model_dir=PATH; or try everything with a small base that is here: base=tiny speaks "
+        "Japanese, base=random takes every language and makes noise"
     )
 
 
