@@ -44,7 +44,8 @@ def _pack(directory: Path) -> None:
     sizes = pack.ship(directory)
     for name, size in sizes.items():
         print(f"{name}: {size / 1e6:.2f} MB")
-    print(f"together {sum(sizes.values()) / 1e6:.2f} MB; pretrained_models/ has to be made again: ./run.sh --stage -1")
+    print(f"together {sum(sizes.values()) / 1e6:.2f} MB")
+    print("delete pretrained_models/CosyVoice2-0.5B-tiny; ./run.sh --stage -1 --stop_stage -1 makes it of these")
 
 
 def _score(arguments: argparse.Namespace) -> None:
