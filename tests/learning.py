@@ -45,6 +45,10 @@ class Tuned:
         """The first with which the ablation's sentences were said."""
         return int(self.scores["ablation"]["seeds"][0])
 
+    def updates(self, name: str) -> int:
+        """That stage 4 planned for a module."""
+        return int(files.read_json(self.layout.module(name) / "plan.json")["total_updates"])
+
     def sentences(self, count: int) -> list[str]:
         """Some that no training has seen, all with kana. The first are those of the players."""
         found = dict.fromkeys(one.sentence for one in self.takes["tuned"] if one.scores.get("kana_units"))

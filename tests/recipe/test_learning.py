@@ -120,16 +120,14 @@ def test_the_real_the_base_and_the_tuned_voice_can_be_heard_side_by_side(tuned: 
 
 def test_shuffled_transcripts_make_a_voice_that_says_something_else(tuned: Tuned, tmp_path: Path, tell: Tell) -> None:
     clips = learning.shuffled(tuned.layout, tmp_path / "features.arrow")
-    settings = {"max_steps": 100, "learning_rate": 2e-3}
-    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, **settings)
+    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, max_steps=tuned.updates("llm"))  # as the tuned one
     said = learning.say(tuned, {"llm": adapter}, tmp_path, tuned.sentences(SENTENCES))
     _require_more_errors(tuned, said, "LLM tuned on shuffled transcripts", tell)
 
 
 def test_far_too_long_on_five_clips_makes_a_voice_that_cannot_read(tuned: Tuned, tmp_path: Path, tell: Tell) -> None:
     clips = learning.few(tuned.layout, tmp_path / "features.arrow", 5)
-    settings = {"max_steps": 300, "learning_rate": 3e-3}
-    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, **settings)
+    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, max_steps=300, learning_rate=3e-3)
     said = learning.say(tuned, {"llm": adapter}, tmp_path, tuned.sentences(SENTENCES))
     _require_more_errors(tuned, said, "LLM tuned far too long on 5 clips", tell)
 
