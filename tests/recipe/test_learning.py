@@ -2,7 +2,7 @@
 
     . ./path.sh; pytest tests/recipe/test_learning.py -rP     # with all figures
 
-Two seeds and a dozen sentences are what a test has time for. The figures of many are in tests/bench/RESULTS.md.
+A dozen sentences are what a test has time for. The figures of many are in tests/bench/RESULTS.md.
 """
 
 from __future__ import annotations
