@@ -100,9 +100,8 @@ class _Run:
         directory.mkdir(parents=True, exist_ok=True)
         self._module, self._plan, self._state = module, plan, directory / _STATE
         self._parameters = [one for one in module.parameters() if one.requires_grad]
-        is_cuda = self._parameters[0].is_cuda
         self._optimizer = torch.optim.AdamW(
-            _groups(module, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas, fused=is_cuda
+            _groups(module, plan.weight_decay), lr=plan.learning_rate, betas=plan.betas, fused=True
         )
         self.average = {key: value.detach().clone() for key, value in module.state_dict().items()}
         self.done = 0

@@ -23,8 +23,8 @@ from cosytune.training.batches import SPEECH, LlmBatch, LlmSequence
 from cosytune.upstream import bridge
 
 PLAN = {
-    "cpu": Plan(steps=6000, learning_rate=1e-3, batch=24, weight_decay=0.1, precision="bf16"),
-    "cuda": Plan(steps=9000, learning_rate=1.5e-3, batch=96, weight_decay=0.1, precision="bf16"),
+    "cpu": Plan(steps=2500, learning_rate=1e-3, batch=24, weight_decay=0.1, precision="bf16"),
+    "cuda": Plan(steps=8000, learning_rate=1.5e-3, batch=96, weight_decay=0.1, precision="bf16"),
 }
 _INTERLEAVED = 0.3
 """Of the sequences that can be: upstream's half, and fewer, since most are spoken whole."""

@@ -31,7 +31,7 @@ from cosytune.voice.kana import UNITS
 
 PLAN = {
     "cpu": Plan(steps=3000, learning_rate=2e-3, batch=16, ema=0.998),
-    "cuda": Plan(steps=6000, learning_rate=2e-3, batch=64, precision="bf16"),
+    "cuda": Plan(steps=8350, learning_rate=2e-3, batch=64, precision="bf16"),
 }
 _BINS, _HOP, _WINDOW, _FFT = 80, 160, 400, 512
 _STRIDE = 3

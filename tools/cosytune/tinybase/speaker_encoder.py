@@ -24,7 +24,7 @@ from cosytune.tinybase.learn import Plan
 
 PLAN = {
     "cpu": Plan(steps=1500, learning_rate=2e-3, batch=48, warmup=100, weight_decay=0.05, ema=0.995, seed=19),
-    "cuda": Plan(steps=4000, learning_rate=2e-3, batch=192, warmup=200, weight_decay=0.05, ema=0.998, seed=19),
+    "cuda": Plan(steps=3000, learning_rate=2e-3, batch=192, warmup=200, weight_decay=0.05, ema=0.998, seed=19),
 }
 EMBEDDING = 192
 _BANKS, _FFT, _PREEMPHASIS = 80, 512, 0.97

@@ -26,7 +26,7 @@ from cosytune.tinybase.learn import Plan
 
 PLAN = {
     "cpu": Plan(steps=2500, learning_rate=2e-3, batch=12),
-    "cuda": Plan(steps=3000, learning_rate=2e-3, batch=48, precision="bf16"),
+    "cuda": Plan(steps=2450, learning_rate=2e-3, batch=48, precision="bf16"),
 }
 TOKENS = "tokens.pt"
 _MEL_BINS = 128

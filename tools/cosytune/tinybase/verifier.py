@@ -22,7 +22,7 @@ from cosytune.tinybase.learn import Plan
 
 PLAN = {
     "cpu": Plan(steps=1200, learning_rate=2e-3, batch=32, warmup=100, weight_decay=0.05, ema=0.995, seed=2718),
-    "cuda": Plan(steps=4000, learning_rate=2e-3, batch=128, warmup=200, weight_decay=0.05, ema=0.998, seed=2718),
+    "cuda": Plan(steps=3000, learning_rate=2e-3, batch=128, warmup=200, weight_decay=0.05, ema=0.998, seed=2718),
 }
 EMBEDDING = 128
 _BINS, _FFT = 64, 512
