@@ -35,6 +35,7 @@ _GRAPHS = {
 }
 """Shipped file -> the part, which `make` leaves in a directory of its name."""
 RULES: Mapping[str, Mapping[str, int]] = {
+    "flow": {".*": 7},  # so that all of it stays below the limit
     "tokenizer": {".*": 16},  # a digit that rounds to another level is another code than the LLM learned from
 }
 """Part -> rules of `pack`, where 8 bits are too few or too many."""
