@@ -143,3 +143,11 @@ def test_a_part_says_what_it_needs(tmp_path: Path) -> None:
     assert making.plan(llm.PLAN).steps == round(llm.PLAN["cpu"].steps * 0.01)
     with pytest.raises(UserError, match="tokenizer: not made yet; make it first: --only tokenizer"):
         make.make_part(making, "flow")
+
+
+def test_a_trial_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "done").write_text("")
+    make.make_part(Making(tmp_path, "cpu", scale=0.01), "corpus")  # there already
+    with pytest.raises(UserError, match=r"making\.json: begun with --scale 0\.01; use it again, or another --dir"):
+        make.make_part(Making(tmp_path, "cpu"), "corpus")

@@ -7,18 +7,16 @@ is not CAM++ but a plain time-delay network with about as many parameters (7.1 m
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cosytune import files
+from cosytune.base import exporting
 from cosytune.families import Family
 
-_OPSET = 17
 _STATES, _HEADS, _LAYERS = 1280, 20, 6
 """Of the real speech tokenizer's encoder: 124 million parameters."""
 _WIDTHS = ((5, 512), (5, 512), (5, 512), (5, 512), (5, 512), (3, 512), (1, 1024))
@@ -30,7 +28,7 @@ def write_speech_tokenizer(path: Path, seed: int, layers: int = _LAYERS, states:
     torch.manual_seed(seed)
     example = torch.zeros(1, 128, 400), torch.tensor([400], dtype=torch.int32)
     with _rotary_in_real_numbers():
-        _export(
+        exporting.export(
             _SpeechTokenizer(layers, states),
             example,
             path,
@@ -45,7 +43,7 @@ def write_speaker_encoder(path: Path, family: Family, seed: int) -> None:
     """Inputs and output as the random one's: input [1, frames, 80] -> output [1, 192]."""
     torch.manual_seed(seed)
     bins = family.mel.num_mels
-    _export(
+    exporting.export(
         _SpeakerEncoder(bins, family.speaker_embedding_size),
         (torch.randn(1, 200, bins),),
         path,
@@ -151,28 +149,3 @@ def _name_as_published(path: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, path)
-
-
-def _export(
-    module: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    path: Path,
-    inputs: list[str],
-    output: str,
-    dynamic: dict[str, dict[int, str]],
-    rename: Callable[[Path], None] | None = None,
-) -> None:
-    with files.atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer, of shapes that it keeps as numbers: batch 1, as upstream's
-        torch.onnx.export(
-            module.eval(),
-            example,
-            temporary,
-            input_names=inputs,
-            output_names=[output],
-            dynamic_axes=dynamic,
-            opset_version=_OPSET,
-            dynamo=False,
-        )
-        if rename is not None:
-            rename(temporary)

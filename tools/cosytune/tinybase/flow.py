@@ -27,8 +27,9 @@ _SPOKEN = 1.0
 """Weight of a loss of our own: what the encoder makes of the tokens is the canonical voice's mel, L1. It spares the
 estimator the words, which it learns far more slowly from noise."""
 _TOGETHER = 0.4
-"""Of all steps, the first ones, in which the encoder learns, too. It is four fifths of the work of a step; what it says
-is good long before the estimator's is, which then has the rest of the time to itself."""
+"""Of all steps, the first ones, in which the encoder learns, too. Its share of the arithmetic is about three quarters
+(counted from its parameters and rates); what it says is good long before the estimator's is, which then has the rest of
+the time to itself."""
 _MEAN_SPEAKER = 0.7
 """Of the clips: given the speaker's mean embedding, as a voice is; else the clip's own."""
 

@@ -71,7 +71,7 @@ def fit(label: str, module: Module, loss: Loss, plan: Plan, directory: Path, dev
         for step in track(range(run.done, plan.steps), label, unit="step"):
             figures = run.step(step, loss, device)
             if (step + 1) % _LOG_EVERY == 0 or step + 1 == plan.steps:
-                _note(label, {"step": step + 1, "s": time.monotonic() - started_s, **figures}, log)
+                _note(label, step + 1, {"s": time.monotonic() - started_s, **figures}, log)
             run.save_now_and_then()
     module.load_state_dict(run.average)
     files.write_torch(directory / WEIGHTS, {key: value.cpu() for key, value in module.state_dict().items()})
@@ -161,10 +161,11 @@ def _groups(module: nn.Module, weight_decay: float) -> Iterator[dict[str, Any]]:
         yield {"params": others, "weight_decay": 0.0}
 
 
-def _note(label: str, figures: Mapping[str, Any], log: Any) -> None:
+def _note(label: str, step: int, figures: Mapping[str, Any], log: Any) -> None:
     """One line of the log; raises UserError when training has diverged."""
     values = {key: round(float(value), 5) for key, value in figures.items()}
-    log.write(json.dumps(values) + "\n")
+    log.write(json.dumps({"step": step, **values}) + "\n")
     log.flush()
     if not math.isfinite(values["loss"]):
-        raise UserError(f"{label}: the loss is {values['loss']} at step {values['step']}; lower its learning rate")
+        remedy = f"lower its learning rate, and delete {_STATE} of this part"
+        raise UserError(f"{label}: the loss is {values['loss']} at step {step}; {remedy}")

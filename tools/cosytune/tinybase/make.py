@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from cosytune import files
 from cosytune.errors import UserError
 from cosytune.tinybase import corpus, flow, llm, recogniser, speaker_encoder, tokenizer, verifier, vocoder
 from cosytune.tinybase.corpus import Corpus, CorpusPlan
@@ -63,7 +64,7 @@ def _speaker_encoder(making: Making) -> None:
     module = speaker_encoder.make(whole, directory, making.device, making.plan(speaker_encoder.PLAN))
     for split in ("train", "held_out"):
         found = speaker_encoder.embed(module, whole, whole.of(split), making.device)
-        torch.save(found.float().cpu(), directory / f"{split}.pt")
+        files.write_torch(directory / f"{split}.pt", found.float().cpu())
 
 
 def _verifier(making: Making) -> None:
@@ -131,6 +132,7 @@ PARTS: Mapping[str, _Part] = {
 
 def make_part(making: Making, name: str) -> None:
     """Make one part in this process; raises UserError when what it needs is not there."""
+    _claim(making)
     missing = [need for need in PARTS[name].needs if not _is_done(making, need)]
     if missing:
         raise UserError(*(f"{making.path(need)}: not made yet; make it first: --only {need}" for need in missing))
@@ -140,8 +142,7 @@ def make_part(making: Making, name: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     started_s = time.monotonic()
     PARTS[name].make(making)
-    making.path(name).mkdir(parents=True, exist_ok=True)
-    (making.path(name) / _DONE).write_text(f"{time.monotonic() - started_s:.1f} s on {making.device}\n")
+    files.write_text(making.path(name) / _DONE, f"{time.monotonic() - started_s:.1f} s on {making.device}\n")
     print(f"{name}: made in {time.monotonic() - started_s:.0f} s")
 
 
@@ -150,21 +151,34 @@ def make_all(making: Making) -> None:
 
     Raises UserError naming the parts that failed, after the others have ended.
     """
+    _claim(making)
     side_by_side = 1 if making.device == "cpu" else len(PARTS)
     waiting, running, failed = dict(PARTS), dict[str, subprocess.Popen[bytes]](), list[str]()
-    while waiting or running:
-        for name in [name for name, part in waiting.items() if all(_is_done(making, need) for need in part.needs)]:
-            if len(running) < side_by_side:
-                del waiting[name]
-                running[name] = _start(making, name)
-        if not running:
-            break  # the rest waits for what has failed
-        time.sleep(0.2)
-        for name in [name for name, process in running.items() if process.poll() is not None]:
-            if running.pop(name).returncode:
-                failed.append(name)
+    try:
+        while waiting or running:
+            for name in [name for name, part in waiting.items() if all(_is_done(making, need) for need in part.needs)]:
+                if len(running) < side_by_side:
+                    del waiting[name]
+                    running[name] = _start(making, name)
+            if not running:
+                break  # the rest waits for what has failed
+            time.sleep(0.2)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                if running.pop(name).returncode:
+                    failed.append(name)
+    finally:  # of a run that is stopped: nobody else would stop them
+        for process in running.values():
+            process.terminate()
     if failed:
         raise UserError(*(f"{name}: failed, see above; mend it and make again, the rest is kept" for name in failed))
+
+
+def _claim(making: Making) -> None:
+    """making.json: how much is made here. Parts of a trial must not be taken for those of a whole run."""
+    path, ours = making.directory / "making.json", {"scale": making.scale}
+    if path.is_file() and (theirs := files.read_json(path)) != ours:
+        raise UserError(f"{path}: begun with --scale {theirs['scale']}; use it again, or another --dir")
+    files.write_json(path, ours)
 
 
 def _start(making: Making, name: str) -> subprocess.Popen[bytes]:

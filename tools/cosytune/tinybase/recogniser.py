@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosytune import files
+from cosytune.base import exporting
 from cosytune.progress import track
 from cosytune.tinybase import learn
 from cosytune.tinybase.corpus import Corpus, Utterance
@@ -166,17 +166,9 @@ def load(directory: Path) -> Recogniser:
 
 def export(module: nn.Module, path: Path) -> None:
     """Write ONNX: sound float32 [1, samples] at 16 kHz -> logits float32 [1, samples // 160 // 3 + 1, 1 + units]."""
-    with files.atomic_path(path) as temporary:
-        torch.onnx.export(
-            module.eval(),
-            (torch.randn(1, 16000),),
-            str(temporary),
-            input_names=["sound"],
-            output_names=["logits"],
-            dynamic_axes={"sound": {1: "samples"}, "logits": {1: "frames"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    exporting.export(
+        module, (torch.randn(1, 16000),), path, ["sound"], "logits", {"sound": {1: "samples"}, "logits": {1: "frames"}}
+    )
 
 
 @dataclass(frozen=True)

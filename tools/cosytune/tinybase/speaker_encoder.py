@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance import kaldi
 
-from cosytune import files
+from cosytune.base import exporting
 from cosytune.features.sound import MODEL_RATE_HZ
 from cosytune.features.speech import MIN_SAMPLES
 from cosytune.tinybase import learn, speakers
@@ -116,17 +116,7 @@ def embed(module: SpeakerEncoder, corpus: Corpus, utterances: Sequence[Utterance
 
 def export(module: nn.Module, path: Path) -> None:
     """Write campplus.onnx, with the names and shapes of the published one."""
-    with files.atomic_path(path) as temporary:
-        torch.onnx.export(
-            module.eval(),
-            (torch.randn(1, 200, _BANKS),),
-            str(temporary),
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_axes={"input": {1: "frames"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    exporting.export(module, (torch.randn(1, 200, _BANKS),), path, ["input"], "output", {"input": {1: "frames"}})
 
 
 def hearing(device: str) -> speakers.Hearing:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosytune import files
-from cosytune.features.speech import log_mel
+from cosytune.base import exporting
 from cosytune.tinybase import learn
 from cosytune.tinybase.codes import DIGITS, LEVELS
 from cosytune.tinybase.corpus import Corpus, Utterance
@@ -162,17 +162,17 @@ class _Graph(nn.Module):
 
 def export(encoder: Encoder, path: Path) -> None:
     """Write speech_tokenizer_v2.onnx, with the names and types of the published one."""
-    with files.atomic_path(path) as temporary:
-        torch.onnx.export(
-            _Graph(encoder).eval(),
-            (torch.zeros(1, _MEL_BINS, 402), torch.tensor([402], dtype=torch.int32)),
-            str(temporary),
-            input_names=["feats", "feats_length"],
-            output_names=["indices"],
-            dynamic_axes={"feats": {2: "T"}, "indices": {1: "tokens"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    exporting.export(
+        _Graph(encoder),
+        (
+            torch.zeros(1, _MEL_BINS, 402),
+            torch.tensor([402], dtype=torch.int32),
+        ),
+        path,
+        ["feats", "feats_length"],
+        "indices",
+        {"feats": {2: "T"}, "indices": {1: "tokens"}},
+    )
 
 
 class _Lesson:
@@ -245,9 +245,3 @@ def _is_sound(sign: str) -> bool:
 
 def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def hear(encoder: Encoder, speech: Tensor) -> Tensor:
-    """float32 [1, samples] at 16 kHz -> int64 [tokens]; what the exported file says."""
-    with torch.inference_mode():
-        return code(encoder(log_mel(speech)[None]))[0]

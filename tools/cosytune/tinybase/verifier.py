@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosytune import files
+from cosytune.base import exporting
 from cosytune.features.sound import MODEL_RATE_HZ
 from cosytune.tinybase import learn, speakers
 from cosytune.tinybase.corpus import Corpus
@@ -168,14 +168,6 @@ def load(directory: Path) -> Verifier:
 
 def export(module: nn.Module, path: Path) -> None:
     """Write ONNX: sound float32 [1, samples] at 16 kHz -> voice float32 [1, 128], of length 1."""
-    with files.atomic_path(path) as temporary:
-        torch.onnx.export(
-            module.eval(),
-            (0.1 * torch.randn(1, MODEL_RATE_HZ),),
-            str(temporary),
-            input_names=["sound"],
-            output_names=["voice"],
-            dynamic_axes={"sound": {1: "samples"}},
-            opset_version=17,
-            dynamo=False,
-        )
+    exporting.export(
+        module, (0.1 * torch.randn(1, MODEL_RATE_HZ),), path, ["sound"], "voice", {"sound": {1: "samples"}}
+    )
