@@ -105,7 +105,7 @@ def test_the_llm_learns_and_upstream_takes_it(
 ) -> None:
     utterances, tokens = spoken
     fresh = llm.accuracy(llm.new().eval(), utterances, tokens)
-    made: Any = llm.make(utterances, tokens, tmp_path, "cpu", PLAN)
+    made: Any = llm.make(utterances, [[one, one[1:]] for one in tokens], tmp_path, "cpu", PLAN)
     assert fresh < 0.05 < llm.accuracy(made, utterances, tokens)
     assert made.llm.model.lm_head.weight.shape == made.llm.model.model.embed_tokens.weight.shape
     expected = bridge.new_llm(FAMILY, FAMILY.shape("tiny")).state_dict()
@@ -121,9 +121,10 @@ def test_the_flow_learns_and_upstream_takes_it(tmp_path: Path, upstream_tree: Pa
     voices = flow.speaker_means(torch.randn(4, 192), ["a", "b", "a", "b"])
     assert torch.equal(voices.mean[0], voices.mean[2]) and not torch.equal(voices.own[0], voices.own[2])
     material = flow.Material(torch.randint(codes.CODES, (total,)), mel + 1, voices)
-    made = flow.make(features, material, tmp_path, "cpu", PLAN)
-    figures = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert figures[-1]["flow"] > 0 and figures[-1]["spoken"] > 0
+    made = flow.make(features, material, tmp_path, "cpu", PLAN, PLAN)
+    for half in ("encoder", "estimator"):
+        figures = [json.loads(line) for line in (tmp_path / half / "log.jsonl").read_text().splitlines()]
+        assert figures[-1]["loss"] > 0
     expected = bridge.new_flow(FAMILY, FAMILY.shape("tiny")).state_dict()
     assert {key: value.shape for key, value in made.state_dict().items()} == {k: v.shape for k, v in expected.items()}
 

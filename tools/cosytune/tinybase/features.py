@@ -6,7 +6,7 @@ are cut to whole speech tokens (25 a second), so that the token at `i` belongs t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +88,13 @@ def gather(flat: Tensor, starts: Tensor, positions: int, per_token: int = 1) -> 
     offsets = torch.arange(positions * per_token, device=flat.device)
     places = (starts * per_token).unsqueeze(1) + offsets
     return flat[places.clamp_(max=len(flat) - 1)]
+
+
+def of_one_length(starts: Tensor, lengths: Tensor, rows: int = 64) -> Iterator[tuple[Tensor, int]]:
+    """All utterances in batches without padding, which would be heard near the ends: the starts, and their length."""
+    for length in lengths.unique().tolist():
+        for some in starts[lengths == length].split(rows):
+            yield some, length
 
 
 def inside(lengths: Tensor, positions: int) -> Tensor:

@@ -80,7 +80,7 @@ def _vocoder(making: Making) -> None:
 
 
 def _llm(making: Making) -> None:
-    speech = tokenizer.tokens(making.path("tokenizer"), "train")
+    speech = tokenizer.renderings(making.path("tokenizer"))
     llm.make(making.corpus().of("train"), speech, making.path("llm"), making.device, making.plan(llm.PLAN))
 
 
@@ -94,7 +94,8 @@ def _flow(making: Making) -> None:
         canonical=extract(making.corpus(), utterances, making.device, "canonical").mel,
         voices=flow.speaker_means(own, [one.speaker for one in utterances]),
     )
-    flow.make(features, material, making.path("flow"), making.device, making.plan(flow.PLAN))
+    plans = making.plan(flow.ENCODER_PLAN), making.plan(flow.ESTIMATOR_PLAN)
+    flow.make(features, material, making.path("flow"), making.device, *plans)
 
 
 _GRAPHS = {

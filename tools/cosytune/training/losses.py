@@ -78,11 +78,21 @@ def flow_loss(flow: Any, batch: FlowBatch) -> Loss:
 
 
 def _flow_loss(flow: Any, batch: FlowBatch) -> Loss:
-    cfm = flow.decoder
     heard = _until(batch.tokens, batch.token.shape[1]).unsqueeze(-1)
     token = flow.input_embedding(batch.token) * heard
     encoded, mask = flow.encoder(token, batch.tokens, streaming=batch.streaming)
-    mu = flow.encoder_proj(encoded).transpose(1, 2)
+    return _matching_loss(flow, batch, flow.encoder_proj(encoded).transpose(1, 2), mask)
+
+
+def flow_matching_loss(flow: Any, batch: FlowBatch, mu: torch.Tensor) -> Loss:
+    """The same for an encoder that has spoken already. mu: float32 [clips, 80, frames], what it made of the tokens."""
+    mask = _until(batch.tokens * (mu.shape[2] // batch.token.shape[1]), mu.shape[2]).bool().unsqueeze(1)
+    with bridge.shared_masks(_heads(flow), batch.is_even):
+        return _matching_loss(flow, batch, mu, mask)
+
+
+def _matching_loss(flow: Any, batch: FlowBatch, mu: torch.Tensor, mask: torch.Tensor) -> Loss:
+    cfm = flow.decoder
     speaker = flow.spk_embed_affine_layer(F.normalize(batch.embedding, dim=1))
     mel = batch.mel.transpose(1, 2)
     prompt = mel * _until(batch.prompt_frames, mel.shape[2]).unsqueeze(1)
