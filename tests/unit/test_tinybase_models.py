@@ -19,6 +19,7 @@ from cosytune.features import speech
 from cosytune.tinybase import codes, flow, llm, make, tokenizer
 from cosytune.tinybase.corpus import Utterance
 from cosytune.tinybase.features import FAMILY, MEL_PER_TOKEN, Buckets, Features, gather, inside
+from cosytune.tinybase.flow_start import start_straight
 from cosytune.tinybase.learn import Plan
 from cosytune.tinybase.make import Making
 from cosytune.upstream import bridge
@@ -127,6 +128,17 @@ def test_the_flow_learns_and_upstream_takes_it(tmp_path: Path, upstream_tree: Pa
         assert figures[-1]["loss"] > 0
     expected = bridge.new_flow(FAMILY, FAMILY.shape("tiny")).state_dict()
     assert {key: value.shape for key, value in made.state_dict().items()} == {k: v.shape for k, v in expected.items()}
+
+
+def test_a_fresh_estimator_takes_the_noise_from_what_was_spoken(upstream_tree: Path) -> None:
+    torch.manual_seed(0)
+    estimator = flow.new().decoder.estimator.eval()
+    mean = torch.linspace(-5, -7, 80)
+    start_straight(estimator, mean)
+    noise, spoken = torch.randn(2, 80, 50), mean.view(1, 80, 1) + 2 * torch.randn(2, 80, 50)
+    with torch.inference_mode():
+        said = estimator(noise, torch.ones(2, 1, 50), spoken, torch.rand(2), torch.randn(2, 80), torch.zeros(2, 80, 50))
+    assert float((said - (spoken - noise)).abs().mean()) < 0.1 * float((spoken - noise).std())
 
 
 def test_batches_hold_clips_of_about_one_length() -> None:

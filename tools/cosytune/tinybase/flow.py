@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cosytune import files
 from cosytune.tinybase import codes, learn
 from cosytune.tinybase.features import FAMILY, MEL_PER_TOKEN, Buckets, Features, gather, inside, of_one_length
+from cosytune.tinybase.flow_start import start_straight
 from cosytune.tinybase.learn import Plan
 from cosytune.training import losses
 from cosytune.training.batches import FlowBatch
@@ -74,9 +75,8 @@ def make(
     torch.manual_seed(estimator_plan.seed)
     flow = new()
     with torch.no_grad():
-        # so that training begins at the mean spectrum and not far above all speech
-        flow.decoder.estimator.final_proj.bias.copy_(features.mel.float().mean(dim=0))
         flow.spk_embed_affine_layer.weight.mul_(_SPEAKER_GAIN)
+    start_straight(flow.decoder.estimator, features.mel.float().mean(dim=0).cpu())
     flow.to(device)
     encoder = _Encoder(flow)
     first = _EncoderLesson(features, material, encoder_plan, device)
