@@ -27,10 +27,6 @@ _ROWS = 64
 """Clips of about one length that are heard at once."""
 _NOISE_DB = (25.0, 65.0)
 """Below the loudest moment of a crop."""
-_EQUALISER, _KNOTS = 0.45, 12
-"""Of a smooth curve over the bands, in nepers of power: another microphone, another line, another vocoder."""
-_ROUGH = 0.7
-"""At most this share of the roughness of noise: speech that was taken apart and put together again."""
 _SCALE = 24.0
 _MARGIN = 0.2
 """Radians that an embedding has to be nearer to its own class than to any other one."""
@@ -177,7 +173,7 @@ class Lesson:
 
 
 def _disturbed(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Log power [rows, frames, bins] -> louder or softer, smeared, coloured a little, rough, over noise."""
+    """Log power [rows, frames, bins] -> louder or softer, smeared, tilted a little, over noise."""
     rows, _, bins = crops.shape
 
     def between(low: float, high: float, *shape: int) -> Tensor:
@@ -189,14 +185,7 @@ def _disturbed(crops: Tensor, generator: torch.Generator) -> Tensor:
     crops = torch.lerp(crops, along, between(-1, 1).clamp(min=0))
     crops = torch.lerp(crops, across, between(-1, 0.8).clamp(min=0))
     crops = crops + between(-1.5, 1.5) + axis * between(-0.7, 0.7)
-    knots = torch.randn((rows, 1, _KNOTS), generator=generator, device=crops.device) * between(-1, 1).clamp(min=0)
-    crops = crops + _EQUALISER * F.interpolate(knots, bins, mode="linear", align_corners=True)
-
-    def noise_like() -> Tensor:
-        """What the log power of noise is beside its mean's."""
-        return torch.log(-torch.log(between(1e-6, 1 - 1e-6, *crops.shape[1:])))
-
-    crops = crops + _ROUGH * between(-1, 1).clamp(min=0) * noise_like()
     to_log = float(np.log(10)) / 10
     level = crops.amax(dim=(1, 2), keepdim=True) - between(*_NOISE_DB) * to_log + axis * between(-4, 4)
-    return torch.where(between(0, 1) < 0.6, torch.logaddexp(crops, level + noise_like()), crops)
+    noise = level + torch.log(-torch.log(between(1e-6, 1 - 1e-6, *crops.shape[1:])))
+    return torch.where(between(0, 1) < 0.6, torch.logaddexp(crops, noise), crops)
