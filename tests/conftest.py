@@ -28,11 +28,32 @@ def upstream_tree() -> Path:
 
 @pytest.fixture(scope="session")
 def random_model(upstream_tree: Path, shared_tmp: Path) -> Path:
-    """The random base model, checked, where stage -1 makes it. Read only: a test that alters it works on a copy."""
-    config = Config(base="random")
+    """The base with random weights, checked, where stage -1 makes it. Read only: alter copies."""
+    return _base(Config(base="random"), shared_tmp)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(upstream_tree: Path, shared_tmp: Path) -> Path:
+    """The trained base, in the same way."""
+    return _base(Config(base="tiny"), shared_tmp)
+
+
+def _base(config: Config, shared_tmp: Path) -> Path:
     model_dir = base.locate(config)
-    with FileLock(shared_tmp / "random_model.lock"):
+    with FileLock(shared_tmp / f"{config.base}_model.lock"):
         if not model_dir.exists():
             base.make(config, model_dir)
         base.check(model_dir, families.get(config.model))
     return model_dir
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured (`record_property("figure", line)`), passed or not: figures are read, too."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, [])]
+    if measured := [one for one in reports if any(name == "figure" for name, _ in one.user_properties)]:
+        terminalreporter.section("figures")
+    for report in measured:
+        terminalreporter.line(report.nodeid)
+        for name, value in report.user_properties:
+            if name == "figure":
+                terminalreporter.line(f"    {value}")

@@ -1,15 +1,17 @@
-"""Shared by the recipe tests: one run of the demo, whose name has a space and Japanese letters, and a real browser."""
+"""Shared by the recipe tests: two runs of the demo, one with Japanese letters in its name, and a real browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -48,15 +50,36 @@ def copy_recipe(name: str, destination: Path) -> Path:
     return destination
 
 
+def copy_random_demo(destination: Path) -> Path:
+    """The demo on the base with random weights: all of the machinery in half of the time, and nothing to hear."""
+    conf = copy_recipe("demo", destination) / "conf.yaml"
+    settings = yaml.safe_load(conf.read_text(encoding="utf-8"))
+    few_updates = {"num_train_epochs": 4, "learning_rate": 3e-3}
+    settings |= {"base": "random", "train": {"llm": few_updates, "flow": few_updates}}
+    del settings["evaluate"]["ablation"]
+    conf.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+    return destination
+
+
 @pytest.fixture(scope="session")
 def demo(shared_tmp: Path) -> Run:
-    """The demo from stage -1 to 7."""
-    recipe = shared_tmp / "recipes" / "デモ 'voice'"
-    with FileLock(shared_tmp / "demo.lock"):
-        log = shared_tmp / "demo.log"
+    """The demo on random weights from stage -1 to 7."""
+    return _once(shared_tmp, "demo", copy_random_demo, "デモ 'voice'")
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(shared_tmp: Path) -> Run:
+    """The demo as a user runs it, from stage -1 to 7."""
+    return _once(shared_tmp, "tiny_demo", partial(copy_recipe, "demo"), "mei")
+
+
+def _once(shared_tmp: Path, name: str, make: Callable[[Path], Path], directory: str) -> Run:
+    """A recipe that one worker makes and runs and all of them read."""
+    recipe = shared_tmp / "recipes" / directory
+    with FileLock(shared_tmp / f"{name}.lock"):
+        log = shared_tmp / f"{name}.log"
         if not log.exists():
-            copy_recipe("demo", recipe)
-            run = run_recipe(recipe)
+            run = run_recipe(make(recipe))
             assert run.returncode == 0, run.stdout
             log.write_text(run.stdout)
     return Run(Layout(recipe), log.read_text())

@@ -1,4 +1,4 @@
-"""The demo as a user runs it: what it leaves behind, what a second run does, and that two runs give the same bytes."""
+"""The demo on random weights: what it leaves behind, what a second run does, and that two runs give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import soundfile
 from cosytune import files
 from cosytune.layout import MODULES, SPLITS
 from cosytune.stages import STAGES
-from recipe.conftest import Run, copy_recipe, run_recipe
+from recipe.conftest import Run, copy_random_demo, run_recipe
 
 
 def test_every_stage_ran_and_left_what_the_next_one_reads(demo: Run) -> None:
@@ -69,7 +69,7 @@ def test_a_second_run_does_nothing_and_says_so(demo: Run) -> None:
 @pytest.fixture(scope="module")
 def twin(demo: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same recipe, run a second time from nothing in another place."""
-    recipe = copy_recipe("demo", tmp_path_factory.mktemp("twin") / demo.layout.recipe.name)
+    recipe = copy_random_demo(tmp_path_factory.mktemp("twin") / demo.layout.recipe.name)
     run = run_recipe(recipe)
     assert run.returncode == 0, run.stdout
     return recipe

@@ -1,6 +1,6 @@
 """The demo on the tiny base learns its speaker, and voices that went wrong on purpose are told by the judges' scores.
 
-    . ./path.sh; pytest tests/recipe/test_learning.py -rP     # with all figures
+    . ./path.sh; pytest tests/recipe/test_learning.py     # figures at the end
 
 A dozen sentences are what a test has time for. The figures of many are in tests/bench/RESULTS.md.
 """
@@ -13,16 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from filelock import FileLock
 
 import learning
 from cosytune import base, files
-from cosytune.layout import ROOT, Layout
 from cosytune.voice import ablation
 from cosytune.voice.ablation import Heard
 from learning import Tuned, difference, shown
-from recipe.conftest import Run, copy_recipe, run_recipe
+from recipe.conftest import Run
 
 Tell = Callable[[str], None]
 KANA, VOICE = "kana_error_rate", "voice_similarity"
@@ -34,22 +31,6 @@ LUCK = 0.03
 """What the figure may be beyond that: about one standard deviation of the difference over so few sentences."""
 SENTENCES = 8
 """That a control says."""
-
-_DEMO = yaml.safe_load((ROOT / "egs" / "demo" / "conf.yaml").read_text(encoding="utf-8"))
-pytestmark = pytest.mark.skipif(_DEMO["base"] != "tiny", reason="the demo waits for the tiny base's LLM and flow")
-
-
-@pytest.fixture(scope="session")
-def tiny_demo(shared_tmp: Path) -> Run:
-    """The demo from stage -1 to 7."""
-    recipe = shared_tmp / "recipes" / "mei"
-    with FileLock(shared_tmp / "tiny_demo.lock"):
-        log = shared_tmp / "tiny_demo.log"
-        if not log.exists():
-            run = run_recipe(copy_recipe("demo", recipe))
-            assert run.returncode == 0, run.stdout
-            log.write_text(run.stdout)
-    return Run(Layout(recipe), log.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from selenium.webdriver.common.keys import Keys
 from browsing import LOW_CONTRAST, requests, view
 from cosytune.voice import ablation, report
 from made_report import DROPS, PACK_DROPS, make
-from recipe.conftest import Run
 
 
 @pytest.fixture(scope="session")
@@ -130,8 +129,9 @@ def test_it_fits_the_screen_and_can_be_read(
     assert (int(luminance) > 127) == (scheme == "light")
 
 
-def test_the_demos_report(browser: webdriver.Chrome, demo: Run) -> None:
-    path = demo.layout.report / "index.html"
+@pytest.mark.parametrize(("run", "said"), [("demo", "random weights"), ("tiny_demo", "synthetic speech")])
+def test_the_demos_report(browser: webdriver.Chrome, request: pytest.FixtureRequest, run: str, said: str) -> None:
+    path = request.getfixturevalue(run).layout.report / "index.html"
     assert path.stat().st_size < 5_000_000
     check_page(browser, path)
-    assert "random weights" in browser.execute_script("return document.body.innerText")
+    assert said in browser.execute_script("return document.body.innerText")

@@ -113,7 +113,7 @@ def test_the_recipes_configs_are_valid(recipe: str, tmp_path: Path) -> None:
     copy.conf.write_bytes((ROOT / "egs" / recipe / "conf.yaml").read_bytes())
     config, _ = configs.load(configs.freeze(copy.recipe, "default", [], -1, 7))
     assert config.language == "ja"
-    assert config.base == ("random" if recipe == "demo" else "real")
+    assert config.base == ("tiny" if recipe == "demo" else "real")
 
 
 def test_recordings_that_a_killed_run_left_half_made_go(layout: Layout) -> None:

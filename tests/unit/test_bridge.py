@@ -225,6 +225,7 @@ def test_the_real_numbers_give_the_published_sizes():
         ("llm", "minimal", 4),
         ("flow", "default", 59),
         ("flow", "minimal", 18),
+        ("flow", "estimator", 24),
         ("flow", "speaker", 2),
     ],
 )

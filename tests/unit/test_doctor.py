@@ -19,8 +19,8 @@ PROGRAMS = ("sox", "ffmpeg", "g++", "git")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, random_model: Path) -> Path:
-    """A copy of the repository with upstream's code and a random base: a healthy patient, to be made ill in copies."""
+def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, tiny_model: Path) -> Path:
+    """A copy of the repository with upstream's code and the demo's base: healthy, to be made ill in copies."""
     root = tmp_path_factory.mktemp("doctor") / "a house"
     for name in ("tools", "cosyvoice_patches", "egs/demo/conf.yaml", "requirements.lock"):
         source, copy = ROOT / name, root / name
@@ -31,8 +31,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, upstream_tree: Path, random_
             shutil.copy(source, copy)
     shutil.copytree(upstream_tree, root / "upstream" / upstream_tree.name)
     (root / "pretrained_models").mkdir()
-    model = root / "pretrained_models" / "CosyVoice2-0.5B-random"
-    shutil.copytree(random_model, model, copy_function=os.link)
+    shutil.copytree(tiny_model, root / "pretrained_models" / tiny_model.name, copy_function=os.link)
     return root
 
 
@@ -87,8 +86,8 @@ def test_a_tampered_upstream_file_is_named(house: Path) -> None:
     assert "cosyvoice/llm/llm.py" in lines["upstream"]
 
 
-def test_one_flipped_byte_of_the_model_is_named(house: Path) -> None:
-    path = house / "pretrained_models" / "CosyVoice2-0.5B-random" / "llm.pt"
+def test_one_flipped_byte_of_the_model_is_named(house: Path, tiny_model: Path) -> None:
+    path = house / "pretrained_models" / tiny_model.name / "llm.pt"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     kept = path.rename(path.with_name("kept"))
@@ -148,7 +147,7 @@ def test_cuda_by_name_where_there_is_none(house: Path) -> None:
         pytest.skip("this machine has a GPU")
     recipe = house / "egs" / "cuda"
     recipe.mkdir()
-    (recipe / "conf.yaml").write_text("base: random\nfeatures: {provider: cuda}\n")
+    (recipe / "conf.yaml").write_text("base: tiny\nfeatures: {provider: cuda}\n")
     status, lines = examine(house, "egs/cuda")
     assert status == 1
     assert faults(lines) == ["ONNX"]

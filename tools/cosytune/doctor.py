@@ -219,7 +219,7 @@ def _base_model(config: Config) -> Finding:
 def _config(recipe: Path | None, exp: str) -> tuple[Config, Layout | None]:
     """The recipe's config as its last run froze it, else as conf.yaml says; the demo's base without a recipe."""
     if recipe is None:
-        return Config(base="random"), None
+        return Config(base="tiny"), None
     layout = Layout(configs.find_recipe(recipe), configs.checked_name(exp))
     if layout.config.is_file():
         return configs.load(layout.config)

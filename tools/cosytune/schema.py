@@ -153,7 +153,8 @@ class LoraConfig(Section):
     use_dora: bool = False
     targets: list[str] = Field(default=["default"], min_length=1)
     """Groups of layers or regular expressions over module names. default: attention and feed-forward; minimal: queries
-    and values alone; speaker (flow): what carries timbre besides."""
+    and values alone; of the flow also estimator: those of default without the encoder, which says what is spoken and
+    not by whom; speaker: what carries timbre besides."""
 
 
 class ModuleTrainConfig(Section):

@@ -83,9 +83,10 @@ _TINY = Shape(
 
 
 _LLM_LAYERS = r"llm\.model\.model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+_FLOW_ESTIMATOR = r"decoder\.estimator\..*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
 _FLOW_LAYERS = (
     r"encoder\.(encoders|up_encoders)\.\d+\.(self_attn\.linear_(q|k|v|out|pos)|feed_forward\.w_[12])"
-    r"|decoder\.estimator\..*\.(attn1\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
+    rf"|{_FLOW_ESTIMATOR}"
 )
 _LLM_MINIMUM = r"llm\.model\.model\.layers\.\d+\.self_attn\.[qv]_proj"
 _FLOW_MINIMUM = r"encoder\.(encoders|up_encoders)\.\d+\.self_attn\.linear_[qv]|decoder\.estimator\..*\.attn1\.to_[qv]"
@@ -160,6 +161,7 @@ COSYVOICE2 = Family(
         "flow": {
             "default": _FLOW_LAYERS,
             "minimal": _FLOW_MINIMUM,
+            "estimator": _FLOW_ESTIMATOR,
             "speaker": "spk_embed_affine_layer|encoder_proj",
         },
     },
