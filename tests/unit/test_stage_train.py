@@ -143,7 +143,9 @@ def test_mistakes_of_both_modules_are_told_before_a_former_run_is_touched(layout
     precision, optimizer, targets, plan = raised.value.messages
     assert precision == "train.llm.fp16 = true: only a GPU can; set train.llm.fp16=auto"
     assert optimizer.startswith("train.llm.optim = adamw_8bit: ")
-    assert targets.startswith("lora.flow.targets: 'attn': matches no layer; groups are default, minimal, estimator, speaker")
+    assert targets.startswith(
+        "lora.flow.targets: 'attn': matches no layer; groups are default, minimal, estimator, speaker"
+    )
     assert plan.startswith("train.flow: 4 clips make fewer than 2 updates an epoch")
     assert [path.name for path in layout.exp_dir.iterdir() if path.is_dir()] == ["llm"]
 

@@ -84,7 +84,7 @@ TRAINING = {
 """Below train, train.llm and train.flow. {at}: the section in which the key stands."""
 
 LORA = {
-    "target_modules": "write {at}.targets: groups (default, minimal, estimator, speaker) or regular expressions over module names",
+    "target_modules": "write {at}.targets: groups (default, minimal, estimator, speaker) or regular expressions",
     "alpha": "write {at}.lora_alpha",
     "rank": "write {at}.r",
     "lora_r": "write {at}.r",
