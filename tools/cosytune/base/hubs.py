@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -57,14 +57,12 @@ def explain(failure: Exception, source: Source, name: str) -> str:
         if status == 404 and getattr(response, "headers", {}).get("X-Error-Code") == "RevisionNotFound":
             return f"{place}: no revision {source.revision} there (404); mend download.revision, or take {OTHERWISE}"
         if status == 404:
-            return (
-                f"{place}: not there at revision {source.revision} (404); mend download.revision, or take {OTHERWISE}"
-            )
+            return f"{place}: no such file at {source.revision} (404); mend download.revision, or take {OTHERWISE}"
         if status in _REFUSED:
-            return f"{place}: not open to you ({status}); log in as its owner says, or take {OTHERWISE}"
+            return f"{place}: not there, or not open to you ({status}); log in to that hub, or take {OTHERWISE}"
         if status is not None:
             return f"{place}: answered {status}; try the same command later, or take {OTHERWISE}"
-    deepest = list(chain(failure))[-1]
+    deepest = chain(failure)[-1]
     said = (str(deepest).strip() or type(deepest).__name__).splitlines()[0]
     return (
         f"{place}: the connection broke or never stood ({said}); run the same command again, which goes on from what "
@@ -72,12 +70,14 @@ def explain(failure: Exception, source: Source, name: str) -> str:
     )
 
 
-def chain(failure: BaseException) -> Iterator[BaseException]:
+def chain(failure: BaseException) -> list[BaseException]:
     """The error, what it was raised from, and so on: the libraries wrap a full disk and a broken line alike."""
+    errors: list[BaseException] = []
     error: BaseException | None = failure
-    while error is not None:
-        yield error
+    while error is not None and error not in errors:  # ModelScope's client raises one from itself
+        errors.append(error)
         error = error.__cause__ or error.__context__
+    return errors
 
 
 def _huggingface(family: Family, settings: DownloadConfig) -> Source:

@@ -124,7 +124,7 @@ def _differences(model_dir: Path, now: Mapping[str, str], expected: Mapping[str,
 
 
 def _absent(model_dir: Path, family: Family) -> UserError:
-    if model_dir.parent == PRETRAINED_MODELS:
+    if model_dir.parent == PRETRAINED_MODELS and f"{model_dir.name}-".startswith(f"{family.title}-"):
         brings = "downloads" if model_dir.name == family.title else "makes"
         return UserError(f"{model_dir}: not there; run stage -1 (setup), which {brings} it: --stage -1")
     return UserError(
