@@ -33,6 +33,32 @@ class UpstreamConfig(Section):
     git_url: str = "https://github.com/FunAudioLLM/CosyVoice.git"
 
 
+class DownloadConfig(Section):
+    """Where stage -1 gets the files of `base: real` that are not in pretrained_models/ yet."""
+
+    source: Literal["huggingface", "modelscope", "path"] = "huggingface"
+    """path: a directory of your own with the same files; they are copied, and compared like all others."""
+    path: str | None = None
+    """The directory for `source: path`; a relative one starts at the repository."""
+    endpoint: str | None = None
+    """URL of a mirror that speaks the source's protocol; null: the hub, or what HF_ENDPOINT or MODELSCOPE_ENDPOINT
+    says."""
+    revision: str | None = None
+    """Of the repository; null: the pinned one. Sizes and sha256 have to be the known ones whatever it is."""
+    offline: bool = False
+    """Open no connection, say what is missing; HF_HUB_OFFLINE=1 does the same."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if (self.source == "path") != (self.path is not None):
+            raise ValueError("source: path and path: DIRECTORY go together; set both or neither")
+        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"endpoint = {self.endpoint} is no URL; write https://...")
+        if self.source == "path" and (self.endpoint or self.revision):
+            raise ValueError("a directory has no endpoint and no revision; leave them out")
+        return self
+
+
 class SegmentConfig(Section):
     """How a long recording is cut into clips."""
 
@@ -375,6 +401,7 @@ class Config(Section):
     base: Literal["real", "tiny", "random", "full-random"] = "real"
     model_dir: str | None = None
     """A model directory of your own instead of pretrained_models/<base's name>."""
+    download: DownloadConfig = DownloadConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1986
     device: Literal["auto", "cpu", "cuda"] = "auto"
     hardware: str = presets.AUTO

@@ -1,4 +1,4 @@
-"""The base model: where it lies, whether every file is as it should be, and the making of all but the real one.
+"""The base model: where it lies, whether every file is as it should be, the real one's download, the others' making.
 
     python -c "from cosytune import base, schema; print(base.locate(schema.Config(base='random')))"
 
@@ -16,7 +16,7 @@ from cosytune.errors import UserError
 from cosytune.layout import PRETRAINED_MODELS, ROOT
 from cosytune.schema import Config
 
-__all__ = ["check", "file", "hashes", "locate", "make"]
+__all__ = ["check", "fetch", "file", "hashes", "locate", "make"]
 
 
 def locate(config: Config) -> Path:
@@ -39,6 +39,13 @@ def file(config: Config, name: str) -> Path:
     if files.sha256(path) != hashes(model_dir).get(name):
         raise UserError(f"{path}: not as it was when stage -1 checked it; run --stage -1, which says how to mend it")
     return path
+
+
+def fetch(config: Config, model_dir: Path) -> None:
+    """Download what `model_dir` lacks of the real model; raises UserError when that cannot be had whole and right."""
+    from cosytune.base import download  # the hubs' libraries
+
+    download.fetch(families.get(config.model), config.download, model_dir)
 
 
 def make(config: Config, model_dir: Path) -> None:

@@ -36,7 +36,7 @@ def require_known(model_dir: Path, family: Family) -> None:
     if known_shape(path, family) is None:
         raise UserError(
             f"{path}: unknown text, and reading it would run whatever it says; restore the published file "
-            f"(sha256 {family.published[family.yaml].sha256[:16]}...) or the one that stage -1 wrote"
+            f"(sha256 {str(family.published[family.yaml].sha256)[:16]}...) or the one that stage -1 wrote"
         )
 
 

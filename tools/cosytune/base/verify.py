@@ -1,7 +1,8 @@
 """A model directory -> nothing, or an error that names every file that is missing or not as it was.
 
 What we made carries its hashes (`cosytune_model.json`). The published model is compared with the published hashes. A
-model of the user's own is recorded at the first check and compared ever after.
+model of the user's own, and a published file whose hash is not known, is recorded at the first check and compared ever
+after.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cosytune.layout import PRETRAINED_MODELS
 
 RECORD = ".cosytune.sha256.json"
 _AGAIN = "delete {directory} and run stage -1 (setup), which makes it again: --stage -1"
+_FETCH = "delete the file and run stage -1 (setup), which downloads it again: --stage -1"
 _RESTORE = "restore {directory} from where it came; what model_dir names is never made again"
 _LARGE, _SMALLEST = 1_000_000, 10_000
 """Bytes. In the place of a large file, less than the smallest is a page of HTML or the pointer of a missing git-lfs."""
@@ -64,9 +66,18 @@ def _check_made(model_dir: Path, family: Family, made: Mapping[str, object]) -> 
         raise UserError(*errors)
 
 
+def known(model_dir: Path, family: Family) -> dict[str, str]:
+    """`{file: sha256}` of the published files: as the family says, else as the directory's record does, if it does."""
+    record = model_dir / RECORD
+    recorded = files.read_json(record) if record.is_file() else {}
+    hashes = {name: file.sha256 or recorded.get(name) for name, file in family.published.items()}
+    return {name: digest for name, digest in hashes.items() if digest is not None}
+
+
 def _check_found(model_dir: Path, family: Family) -> None:
     """The published model, in its own place or elsewhere, or one of the user's own with the same files."""
-    remedy = f"download it again: {download_command(model_dir, family)}"
+    is_downloaded = model_dir.resolve() == (PRETRAINED_MODELS / family.title).resolve()
+    remedy = _FETCH if is_downloaded else f"download it again: {download_command(model_dir, family)}"
     errors = [f"{model_dir / name}: missing; {remedy}" for name in family.published if not (model_dir / name).is_file()]
     errors = errors or [
         f"{model_dir / name}: {(model_dir / name).stat().st_size} bytes are no model; {remedy}"
@@ -75,17 +86,16 @@ def _check_found(model_dir: Path, family: Family) -> None:
     ]
     if errors:
         raise UserError(*errors)
-    published = {name: file.sha256 for name, file in family.published.items()}
     record = model_dir / RECORD
-    now = {name: files.sha256(model_dir / name) for name in published}
-    if now != published:
-        if model_dir.resolve() == (PRETRAINED_MODELS / family.title).resolve():
-            raise UserError(*_differences(model_dir, now, published, remedy))
-        if record.is_file():
-            back = f"restore it, or delete {record} if you changed it yourself"
-            if errors := _differences(model_dir, now, files.read_json(record), back):
-                raise UserError(*errors)
-    if not record.is_file():
+    recorded = files.read_json(record) if record.is_file() else {}
+    now = {name: files.sha256(model_dir / name) for name in family.published}
+    expected = known(model_dir, family)
+    if not is_downloaded and _differences(model_dir, now, expected, remedy):  # a model of the user's own
+        expected = {name: digest for name, digest in recorded.items() if name in now}
+        remedy = f"restore it, or delete {record} if you changed it yourself"
+    if errors := _differences(model_dir, now, expected, remedy):
+        raise UserError(*errors)
+    if now != recorded:
         files.write_json(record, now)
 
 
@@ -114,12 +124,13 @@ def _differences(model_dir: Path, now: Mapping[str, str], expected: Mapping[str,
 
 
 def _absent(model_dir: Path, family: Family) -> UserError:
-    if model_dir.parent == PRETRAINED_MODELS and model_dir.name != family.title:
-        return UserError(f"{model_dir}: not there; run stage -1 (setup), which makes it: --stage -1")
+    if model_dir.parent == PRETRAINED_MODELS and f"{model_dir.name}-".startswith(f"{family.title}-"):
+        brings = "downloads" if model_dir.name == family.title else "makes"
+        return UserError(f"{model_dir}: not there; run stage -1 (setup), which {brings} it: --stage -1")
     return UserError(
-        f"{model_dir}: the base model is not there; download it (4 GB): {download_command(model_dir, family)} ; "
-        "or name your copy with model_dir=PATH; or try everything with a small base that is here: base=tiny speaks "
-        "Japanese, base=random takes every language and makes noise"
+        f"{model_dir}: the base model is not there; leave model_dir out and stage -1 downloads it (4 GB); or download "
+        f"it yourself: {download_command(model_dir, family)} ; or try everything with a small base that is here: "
+        "base=tiny speaks Japanese, base=random takes every language and makes noise"
     )
 
 

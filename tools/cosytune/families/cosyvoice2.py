@@ -97,6 +97,7 @@ COSYVOICE2 = Family(
     huggingface="FunAudioLLM/CosyVoice2-0.5B",
     modelscope="iic/CosyVoice2-0.5B",
     revision="eec1ae6c79877dbd9379285cf8789c9e0879293d",
+    modelscope_revision="master",
     published={
         "cosyvoice2.yaml": Published(7330, "0af2c0d010c477187c39f3e8fd5f1ae2e4e6f90ad03ba37c10ed6c6a87b05959"),
         "llm.pt": Published(2023316821, "b144ef55b51ce8cfb79a73c90dbba0bdaba4e451c0ebcfab20f769264f84a608"),

@@ -70,10 +70,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Published:
-    """One file of the published model: bytes and hex sha256."""
+    """One file of the published model: bytes and hex sha256.
+
+    A hash that is not known (None) is recorded at the first download and compared ever after.
+    """
 
     size: int
-    sha256: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Family:
     modelscope: str
     revision: str
     """Of the Hugging Face repository, whose files `published` lists."""
+    modelscope_revision: str
+    """A branch, for no commit is known there: what pins the files are their hashes."""
     published: Mapping[str, Published]
     upstream_commit: str
 

@@ -1,4 +1,4 @@
-"""Stage -1: conf.yaml -> upstream's code at its pinned commit, verified and patched; the base model, checked.
+"""Stage -1: conf.yaml -> upstream's code at its pinned commit, verified and patched; the base model, there and checked.
 
 python -m cosytune.stages.setup egs/demo/exp/default/config.yaml
 """
@@ -19,8 +19,11 @@ def work(context: Context) -> None:
     upstream = tree.ensure(config.upstream)
     print(f"upstream: {upstream.name}, verified and patched")
     model_dir = base.locate(config)
-    if config.base != "real" and config.model_dir is None and not model_dir.exists():
-        base.make(config, model_dir)
+    if config.model_dir is None:  # what that names is the user's own
+        if config.base == "real":
+            base.fetch(config, model_dir)
+        elif not model_dir.exists():
+            base.make(config, model_dir)
     base.check(model_dir, families.get(config.model))
     print(f"base model: {model_dir.name}, every file as it should be")
 
