@@ -45,10 +45,6 @@ class Tuned:
         """The first with which the ablation's sentences were said."""
         return int(self.scores["ablation"]["seeds"][0])
 
-    def updates(self, name: str) -> int:
-        """That stage 4 planned for a module."""
-        return int(files.read_json(self.layout.module(name) / "plan.json")["total_updates"])
-
     def sentences(self, count: int) -> list[str]:
         """Some that no training has seen, all with kana. The first are those of the players."""
         found = dict.fromkeys(one.sentence for one in self.takes["tuned"] if one.scores.get("kana_units"))
@@ -110,8 +106,8 @@ def shuffled(layout: Layout, path: Path) -> FeatureCache:
     )
 
 
-def few(layout: Layout, path: Path, count: int) -> FeatureCache:
-    """The first training clips alone."""
+def few(layout: Layout, path: Path, count: int | None = None) -> FeatureCache:
+    """The first training clips alone, or all of them."""
     return _written(path, _clips(layout)[:count])
 
 
