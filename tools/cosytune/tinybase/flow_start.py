@@ -1,7 +1,7 @@
 """A fresh estimator of the flow -> one that begins at what the encoder has spoken, minus the noise.
 
-Upstream's fresh weights pass the noise on through random matrices, norms and bends: after some 7,000 steps of 6 to 16 clips
-96 % of it was still in what the tiny estimator said. Here every branch begins at zero (as in Zhang et al., Fixup,
+Upstream's fresh weights pass the noise on through random matrices, norms and bends: after some 7,000 steps of 6 to 16
+clips 96 % of it was still in what the tiny estimator said. Here every branch begins at zero (as in Zhang et al., Fixup,
 ICLR 2019) beside a straight way through the whole network: `velocity = mu - x` is right up to the voice at the start of
 the way from noise to mel, and after 500 steps a quarter of the noise was left.
 """
