@@ -115,7 +115,7 @@ def test_shuffled_transcripts_make_a_voice_that_says_something_else(tuned: Tuned
 
 def test_far_too_long_on_five_clips_makes_a_voice_that_cannot_read(tuned: Tuned, tmp_path: Path, tell: Tell) -> None:
     clips = learning.few(tuned.layout, tmp_path / "features.arrow", 5)
-    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, max_steps=300, learning_rate=3e-3)
+    adapter = learning.train(tuned, "llm", tmp_path / "llm", clips, max_steps=300, learning_rate=5e-3)
     said = learning.say(tuned, {"llm": adapter}, tmp_path, tuned.sentences(SENTENCES))
     real = tuned.said("tuned", [one.sentence for one in said])
     _require_more_errors(tuned, said, real, "LLM tuned far too long on 5 clips", tell)
