@@ -93,6 +93,30 @@ def test_a_clip_has_the_tokens_that_it_has_alone() -> None:
         assert torch.equal(together[start : start + length], alone)
 
 
+def test_every_utterance_is_told_again_in_either_voice_and_at_other_paces(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lengths = torch.tensor([50, 80, 65])
+    frames = torch.arange(4 * int(lengths.sum()), dtype=torch.float32).repeat(128, 1).T / 1000
+    own, canonical = (
+        Features(sign * frames, torch.zeros(1, 80), lengths.cumsum(0) - lengths, lengths) for sign in (1, -1)
+    )
+    again = [tokenizer._retold(own, canonical, seed) for seed in range(8)]
+    firsts = [[float(one.whisper[4 * start, 0]) for start in one.starts.tolist()] for one in again]
+    assert {value < 0 for row in firsts for value in row[1:]} == {True, False}  # both voices
+    paces = {round(float(one.whisper[40, 0] - one.whisper[20, 0]) / 0.02, 2) for one in again}
+    assert len(paces) > 4 and all(0.9 < abs(pace) < 1.1 for pace in paces)
+    for one in again:
+        assert ((one.lengths - lengths).abs() <= 0.09 * lengths + 2).all()
+        assert len(one.whisper) == 4 * int(one.lengths.sum())
+
+    encoder = tokenizer.Encoder().eval()
+    tokenizer.write_tokens(encoder, own, canonical, own, tmp_path)
+    renderings = tokenizer.renderings(tmp_path)
+    assert [len(one) for one in renderings] == [1 + tokenizer._RETOLD] * 3
+    for one, plain in zip(renderings, tokenizer.tokens(tmp_path, "train"), strict=True):
+        assert np.array_equal(one[0], plain)
+
+
 def test_levels_are_rounded_and_gradients_pass() -> None:
     digits = torch.tensor([[-0.9, -0.2, 0.2, 0.9]], requires_grad=True)
     rounded = tokenizer._rounded(digits, torch.zeros(1, 4))

@@ -86,6 +86,20 @@ def test_no_crop_reaches_into_the_next_utterance(corpus: TwoTones, sounds: vocod
     assert len(sounds.sound) == len(sounds.mel) * HOP
 
 
+@pytest.mark.parametrize("speed", [0.85, 1.2])
+def test_a_faster_tape_is_higher(sounds: vocoder.Sounds, speed: float) -> None:
+    sound, f0 = vocoder.on_tape(sounds, 16, speed, learn.generator(1, 0))
+    assert (
+        sound.shape == (16, HOP * f0.shape[1]) and f0.shape == vocoder.crops(sounds, 16, learn.generator(1, 0))[2].shape
+    )
+    voiced = [row for row in range(16) if (f0[row] > 0).all()]
+    assert voiced
+    for row in voiced:
+        heard = vocoder.f0_of((sound[row] * 32768).numpy().astype(np.int16))[4:-4]
+        assert min(abs(np.median(heard) / (speed * hertz) - 1) for hertz in (140.0, 230.0)) < 0.02
+        np.testing.assert_allclose(heard, f0[row, 4:-4], rtol=0.02)
+
+
 def test_f0_is_that_of_the_middle_of_the_frame() -> None:
     found = vocoder.f0_of(buzz(140.0, 40_000, 0))
     assert len(found) == 40_000 // HOP

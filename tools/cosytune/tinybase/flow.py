@@ -21,11 +21,11 @@ from cosytune.training.batches import FlowBatch
 from cosytune.upstream import bridge
 
 ENCODER_PLAN = {
-    "cpu": Plan(steps=3500, learning_rate=1e-3, batch=10, precision="bf16"),
+    "cpu": Plan(steps=3000, learning_rate=1e-3, batch=10, precision="bf16"),
     "cuda": Plan(steps=6000, learning_rate=1e-3, batch=48),
 }
 ESTIMATOR_PLAN = {
-    "cpu": Plan(steps=12000, learning_rate=1e-3, batch=10, ema=0.9995, precision="bf16"),
+    "cpu": Plan(steps=8000, learning_rate=1.5e-3, batch=8, ema=0.998, precision="bf16"),
     "cuda": Plan(steps=12000, learning_rate=1e-3, batch=48, ema=0.9995),
 }
 _DISTURBED = 0.05

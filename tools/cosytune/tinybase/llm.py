@@ -23,7 +23,7 @@ from cosytune.training.batches import SPEECH, LlmBatch, LlmSequence
 from cosytune.upstream import bridge
 
 PLAN = {
-    "cpu": Plan(steps=2500, learning_rate=1e-3, batch=24, weight_decay=0.1, precision="bf16"),
+    "cpu": Plan(steps=5000, learning_rate=1e-3, batch=24, weight_decay=0.1, precision="bf16"),
     "cuda": Plan(steps=8000, learning_rate=1.5e-3, batch=96, weight_decay=0.1, precision="bf16"),
 }
 Renderings = Sequence[NDArray[np.int64]]

@@ -22,6 +22,8 @@ from cosytune.tinybase.corpus import Corpus, CorpusPlan
 from cosytune.tinybase.features import extract
 from cosytune.tinybase.learn import Plan
 
+_ON_CPU = 2
+"""Parts that are made at a time on a CPU."""
 _DONE = "done"
 """A file in the directory of a part that was made to its end."""
 
@@ -148,12 +150,14 @@ def make_part(making: Making, name: str) -> None:
 
 
 def make_all(making: Making) -> None:
-    """Make every part, each in a process of its own; on a GPU those side by side that do not wait for each other.
+    """Make every part, each in a process of its own; those side by side that do not wait for each other.
+
+    On a CPU two of them, with half of the cores each: twice as many threads make no step twice as fast.
 
     Raises UserError naming the parts that failed, after the others have ended.
     """
     _claim(making)
-    side_by_side = 1 if making.device == "cpu" else len(PARTS)
+    side_by_side = _ON_CPU if making.device == "cpu" else len(PARTS)
     waiting, running, failed = dict(PARTS), dict[str, subprocess.Popen[bytes]](), list[str]()
     try:
         while waiting or running:
@@ -185,7 +189,8 @@ def _claim(making: Making) -> None:
 def _start(making: Making, name: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cosytune.tinybase", "make", f"--dir={making.directory}", f"--only={name}"]
     command += [f"--device={making.device}", f"--scale={making.scale}"]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    threads = str(max(1, (os.cpu_count() or 1) // _ON_CPU))
+    return subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ, "PYTHONUNBUFFERED": "1"})
 
 
 def _is_done(making: Making, name: str) -> bool:

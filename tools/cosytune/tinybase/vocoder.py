@@ -149,7 +149,10 @@ def crops(sounds: Sounds, rows: int, draws: torch.Generator) -> tuple[Tensor, Te
 
 
 def on_tape(sounds: Sounds, rows: int, speed: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sound and F0 as `crops` has them, played `speed` times as fast: higher, of a shorter vocal tract."""
+    """Sound and F0 as `crops` has them, played `speed` times as fast: higher, of a shorter vocal tract.
+
+    A fast one may end in the silence that the next utterance begins with.
+    """
     frames = _drawn(sounds, rows, math.ceil(_FRAMES * speed), draws)
     heard = _sound(sounds, frames)[:, None, None, : round(_FRAMES * _HOP * speed)]
     sound = F.interpolate(heard, (1, _FRAMES * _HOP), mode="bicubic", align_corners=False)[:, 0, 0]
