@@ -6,7 +6,9 @@ python -m cosytune.tinybase make [--dir DIR] [--device cpu|cuda] [--only PART] [
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -55,7 +57,8 @@ def _score(arguments: argparse.Namespace) -> None:
 
     corpus = Corpus.open(arguments.dir / "corpus")
     model_dir = base.locate(schema.Config(base="tiny"))
-    found = score.score(model_dir, corpus, score.voices(arguments.dir, corpus))
+    with contextlib.redirect_stdout(sys.stderr):  # the judges say what they run on; stdout is JSON alone
+        found = score.score(model_dir, corpus, score.voices(arguments.dir, corpus))
     print(json.dumps(found, ensure_ascii=False, indent=2))
 
 
