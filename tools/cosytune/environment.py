@@ -29,6 +29,7 @@ MODULES = (
     *("rich", "pyarrow", "yaml", "pydantic", "tensorboard", "pyopenjtalk", "jinja2", "s3tokenizer", "bitsandbytes"),
     *("soxr", "rapidfuzz", "starlette", "uvicorn"),
     *("torchvision", "torchcodec", "deepspeed", "silero_vad", "whisperx", "selenium", "pytest", "filelock", "pydub"),
+    *("submitit", "cyclonedx"),
 )
 
 
