@@ -32,7 +32,7 @@ give_up() {
   [[ $exp == default ]] || way+=(--exp "$exp")
   local what="failed with status $status; mend it and"
   (( status != 137 )) || what="was killed by SIGKILL, most likely for lack of memory; free some and"
-  [[ -z $stopped ]] || what="was stopped, status $status;"
+  [[ -z $stopped && $status != 75 ]] || what="was stopped, status $status;"
   printf 'stage %s (%s) %s go on with:' "$number" "$stage" "$what" >&2
   printf ' %q' "${way[@]}" "${overrides[@]}" >&2
   printf '\n' >&2

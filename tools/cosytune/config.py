@@ -30,6 +30,7 @@ from cosytune.layout import ROOT, Layout
 from cosytune.record import Change, Record, flatten
 from cosytune.schema import Config
 from cosytune.stages import STAGES, Stage
+from cosytune.training import nodes
 
 _USAGE = 2
 _PATIENCE_S = 0.5  # the review page holds the lock for milliseconds, a stage for minutes
@@ -105,13 +106,31 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
         print(f"continuing {exp}: keeps {' '.join(kept)} from the run before", file=sys.stderr)
     given = [*kept, *overrides]
     config = read_recipe(layout, given)
+    nodes.refuse_other_stages(config.train, first, last)
     _refuse_stale_stages(layout, config, first, last)
-    values = config.model_dump(mode="json")
+    text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    try:
+        if config.train.launcher == "auto" or not _is_frozen(layout, text, given):
+            _write(layout, text, given)
+    except UserError:
+        if config.train.launcher == "auto" or not _is_frozen(layout, text, given):
+            raise
+    return layout.config
+
+
+def _write(layout: Layout, text: str, given: Sequence[str]) -> None:
     places = sorted({Record.path(layout, stage).parent for stage in STAGES})
     with locks.nobody_else(layout.recipe, *places, patience_s=_PATIENCE_S):
-        files.write_text(layout.config, yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
-        files.write_json(_overrides_file(layout), given)
-    return layout.config
+        files.write_text(layout.config, text)
+        files.write_json(_overrides_file(layout), list(given))
+
+
+def _is_frozen(layout: Layout, text: str, given: Sequence[str]) -> bool:
+    """Whether another node, which may be in its stage already, has written the same."""
+    try:
+        return layout.config.read_text(encoding="utf-8") == text and files.read_json(_overrides_file(layout)) == given
+    except (OSError, ValueError):
+        return False
 
 
 def read_recipe(layout: Layout, overrides: Sequence[str] = ()) -> Config:

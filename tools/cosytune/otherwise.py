@@ -22,6 +22,7 @@ _SAVING = (
     "leave it out: every evaluation leaves a checkpoint; {at}.save_steps adds some between them, to resume from alone"
 )
 _NORM = "write {at}.max_grad_norm"
+_MEETING = "write train.rdzv_endpoint=HOST:PORT"
 _WHERE = "leave it out: ./run.sh --exp NAME says where, exp/NAME/<module>"
 
 TRAINING = {
@@ -79,6 +80,20 @@ TRAINING = {
     "log_interval": "write {at}.logging_steps",
     "deepspeed": "write train.distributed=deepspeed",
     "train_engine": "write train.distributed=ddp or deepspeed; train.upstream.train_engine is that of engine: upstream",
+    "nnodes": "write train.num_nodes",
+    "num_machines": "write train.num_nodes",
+    "nproc_per_node": "write train.num_processes: those of one node",
+    "nproc": "write train.num_processes: those of one node",
+    "world_size": "write train.num_nodes and train.num_processes, which are those of one node",
+    "master_addr": _MEETING,
+    "master_port": _MEETING,
+    "main_process_ip": _MEETING,
+    "main_process_port": _MEETING,
+    "rdzv_conf": "write train.rdzv_timeout_s for how long a node waits for the others",
+    "rdzv_backend": "leave it out: it is c10d",
+    "node_rank": "leave it out: the nodes find out by themselves which is the first",
+    "machine_rank": "leave it out: the nodes find out by themselves which is the first",
+    "max_restarts": "leave it out: the same command goes on from the newest checkpoint",
     "ddp_find_unused_parameters": "leave it out: every adapter is used",
 }
 """Below train, train.llm and train.flow. {at}: the section in which the key stands."""

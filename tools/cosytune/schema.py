@@ -6,6 +6,7 @@ The layers above (`config.py`) only override what stands here. An unknown key or
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -351,11 +352,53 @@ class TrainConfig(Section):
     """Of each module; auto: one for each GPU."""
     distributed: Literal["ddp", "deepspeed"] = "ddp"
     """deepspeed: ZeRO-2, whose optimizer state is shared out among the processes."""
+    launcher: Literal["auto", "torchrun", "srun"] = "auto"
+    """Who starts stage 4's processes. auto: the stage, on this machine. torchrun: the same command on each node. srun:
+    the stage in a Slurm allocation, one task for each process, on all of its nodes."""
+    num_nodes: PositiveInt | Literal["auto"] = "auto"
+    """auto: those of the Slurm allocation with srun, else one."""
+    rdzv_endpoint: str | None = Field(default=None, validate_default=True)
+    """HOST:PORT where the nodes meet, on one of them. srun needs none: the first node, a port by the job's number."""
+    rdzv_id: str | None = None
+    """Name of the meeting, for several trainings at one endpoint; null: <recipe>/<exp>."""
+    rdzv_timeout_s: PositiveInt = 600
+    """How long a node waits for the others."""
     audio_samples: bool | Literal["auto"] = "auto"
     """Let two cv texts be heard at every evaluation; auto: yes, but for low_memory."""
     llm: LlmTrainConfig = LlmTrainConfig()
     flow: FlowTrainConfig = FlowTrainConfig()
     upstream: UpstreamTrainConfig = UpstreamTrainConfig()
+
+    @field_validator("launcher")
+    @classmethod
+    def _can_start_it(cls, launcher: str, info: ValidationInfo) -> str:
+        if launcher != "auto" and info.data.get("engine") == "upstream":
+            raise ValueError(
+                "engine = upstream trains on one machine; set train.launcher=auto or train.engine=cosytune"
+            )
+        if launcher != "auto" and info.data.get("side_by_side") is True:
+            raise ValueError("it trains one module after the other; set train.side_by_side=auto")
+        return launcher
+
+    @field_validator("num_nodes")
+    @classmethod
+    def _have_a_launcher(cls, nodes: int | str, info: ValidationInfo) -> int | str:
+        if nodes not in (1, "auto") and info.data.get("launcher") == "auto":
+            raise ValueError(
+                "auto is for one machine; set train.launcher=torchrun and call the same command on each node, or "
+                "train.launcher=srun in a Slurm allocation"
+            )
+        return nodes
+
+    @field_validator("rdzv_endpoint")
+    @classmethod
+    def _can_meet(cls, endpoint: str | None, info: ValidationInfo) -> str | None:
+        nodes = info.data.get("num_nodes", "auto")
+        if endpoint is None and nodes not in (1, "auto") and info.data.get("launcher") == "torchrun":
+            raise ValueError(f"{nodes} nodes have to meet; write HOST:29500, where HOST is one of them")
+        if endpoint is not None and not re.fullmatch(r"[^\s:/]+:\d{1,5}", endpoint):
+            raise ValueError("write HOST:PORT, such as node0:29500, where HOST is a node that all of them can reach")
+        return endpoint
 
     @property
     def modules(self) -> tuple[Module, ...]:

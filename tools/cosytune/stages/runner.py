@@ -41,13 +41,15 @@ def run_stage(
     work: Callable[[Context], None],
     inputs: Callable[[Context], Paths],
     outputs: Callable[[Context], Paths],
+    answer: Callable[[Callable[[], int | None]], None] = run_main,
 ) -> None:
     """Run one stage as a program.
 
     `inputs` names the files whose change makes the stage run again; it raises a UserError that says which stage to
-    run when one is missing. `outputs` names the files that the stage has written, once it has.
+    run when one is missing. `outputs` names the files that the stage has written, once it has. `answer` runs it, and
+    answers its errors.
     """
-    run_main(lambda: _run(_stage(name), work, inputs, outputs))
+    answer(lambda: _run(_stage(name), work, inputs, outputs))
 
 
 def need(path: Path, stage: str) -> Path:

@@ -4,40 +4,56 @@ python -m cosytune.stages.train egs/demo/exp/default/config.yaml
 torchrun --nproc_per_node 2 -m cosytune.stages.train egs/demo/exp/default/config.yaml
 
 A run that was stopped goes on from its newest checkpoint; SIGTERM writes one and exits with status 75. The stage starts
-the processes of train.num_processes by itself; by torchrun they may also lie on several machines.
+the processes of train.num_processes by itself; by train.launcher they may also lie on several machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cosytune import base, files
 from cosytune import config as configs
-from cosytune.errors import run_main
+from cosytune.layout import Layout
 from cosytune.record import flatten
+from cosytune.schema import Config
 from cosytune.stages.runner import Context, need, run_stage
-from cosytune.training import job, preflight, processes, runs, signals, torchrun
-from cosytune.training.torchrun import Leader
+from cosytune.training import job, nodes, preflight, processes, reports, runs, signals, srun, torchrun
+from cosytune.training.torchrun import Leader, Word
 
 
 def main() -> None:
-    signals.leave_at_once(quiet=torchrun.rank() > 0)
-    if not torchrun.is_at_work():
-        run_stage("train", work, inputs, outputs)
-    elif torchrun.rank() == 0:
-        with torchrun.leading() as leader:
-            run_stage("train", partial(work, leader=leader), inputs, outputs)
+    signals.leave_at_once(quiet=torchrun.rank() > 0 or torchrun.is_launched())
+    torchrun.end_with_launcher()
+    reports.run(_run)
+
+
+def _run() -> None:
+    """As what this process is: the stage, its launcher, or one of those that were launched."""
+    config, layout, arguments = _arguments()
+    if config.train.launcher == "srun" and srun.is_task():
+        srun.join(config, os.environ)
+    if torchrun.is_at_work():
+        with torchrun.leading() if torchrun.rank() == 0 else nullcontext() as leader:
+            if leader is not None:
+                run_stage("train", partial(work, leader=leader), inputs, outputs, answer=_directly)
+            else:
+                _follow(config, layout)
+    elif config.train.launcher != "auto":
+        _launch(config, layout, arguments)
     else:
-        run_main(_follow)
+        run_stage("train", work, inputs, outputs)
 
 
 def work(context: Context, leader: Leader | None = None) -> None:
-    """Train each module by itself: they share no parameters and no gradient. `leader`: torchrun has started us."""
+    """Train each module by itself: they share no parameters and no gradient. `leader`: we are one of several."""
     config, layout, names = context.config, context.layout, context.config.train.modules
     preflight.check(config, layout, by_torchrun=leader is not None)
     try:
@@ -47,25 +63,56 @@ def work(context: Context, leader: Leader | None = None) -> None:
         if config.train.engine == "upstream":
             _train_by_upstream(context)
         elif leader is not None:
-            leader.announce(names)
+            written = {name: (layout.module(name) / runs.RUN).read_text(encoding="utf-8") for name in names}
+            leader.announce(Word(socket.gethostname(), nodes.digest(config), names, written))
             job.run(config, layout, names)
         else:
             processes.train(config, layout)
     except signals.Stopped as stopped:
+        _leave(stopped)
+
+
+def _launch(config: Config, layout: Layout, arguments: Sequence[str]) -> None:
+    """Start the processes that train, on one node or on all of them."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of stores that are gone: what we say of it is enough
+    from cosytune.training import agent
+
+    try:
+        {"torchrun": agent.train, "srun": srun.train}[config.train.launcher](config, layout, arguments)
+    except signals.Stopped as stopped:
+        _leave(stopped)
+
+
+def _leave(stopped: signals.Stopped) -> NoReturn:
+    if not torchrun.is_launched():
         print(stopped, file=sys.stderr)
+    sys.exit(stopped.exit_status)
+
+
+def _follow(config: Config, layout: Layout) -> None:
+    """As one of the other ranks: train what the first one says; its lock and its record are for all."""
+    follower = torchrun.Follower()
+    word = follower.word()
+    try:
+        if word.modules:
+            torchrun.say(f"stage 4 (train): {', then '.join(word.modules)}, as {word.host} says")
+            word.require_same(nodes.digest(config), lambda name: layout.module(name) / runs.RUN)
+            job.run(config, layout, word.modules)
+        torchrun.end_as(follower.end(), word.host)
+    except signals.Stopped as stopped:
         sys.exit(stopped.exit_status)
 
 
-def _follow() -> None:
-    """As one of torchrun's other ranks: train what the first one says; its lock and its record are for all."""
+def _directly(stage: Callable[[], int | None]) -> None:
+    """What answers the errors of a launched process is around it."""
+    stage()
+
+
+def _arguments() -> tuple[Config, Layout, Sequence[str]]:
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("--again", action="store_true")
-    config, layout = configs.load(parser.parse_args().config)
-    try:
-        job.run(config, layout, torchrun.following())
-    except signals.Stopped as stopped:
-        sys.exit(stopped.exit_status)
+    return *configs.load(parser.parse_args().config), sys.argv[1:]
 
 
 def _train_by_upstream(context: Context) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from cosytune.errors import UserError
+from cosytune.training.reports import Aftermath
 
 Value = TypeVar("Value")
 
@@ -118,12 +118,12 @@ def _meet(backend: str) -> None:
 
 
 def together(exchange: Callable[[], Any]) -> None:
-    """Exchange something with the other ranks. Raises UserError when one of them is gone or hangs."""
+    """Exchange something with the other ranks. Raises Aftermath when one of them is gone or hangs."""
     try:
         exchange()
     except RuntimeError as failure:  # gloo's and NCCL's own words for a closed connection or a time-out
         rank = os.environ.get("RANK", "0")
-        raise UserError(
+        raise Aftermath(
             f"rank {rank}: another process of this training is gone or hangs ({str(failure).splitlines()[0][:160]}); "
             "the same command goes on from the newest checkpoint"
         ) from None
