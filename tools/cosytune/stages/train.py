@@ -63,7 +63,7 @@ def work(context: Context, leader: Leader | None = None) -> None:
         if config.train.engine == "upstream":
             _train_by_upstream(context)
         elif leader is not None:
-            written = {name: (layout.module(name) / runs.RUN).read_text(encoding="utf-8") for name in names}
+            written = {str(name): (layout.module(name) / runs.RUN).read_text(encoding="utf-8") for name in names}
             leader.announce(Word(socket.gethostname(), nodes.digest(config), names, written))
             job.run(config, layout, names)
         else:

@@ -2,8 +2,8 @@
 
     ./run.sh egs/lj --stage 4 --stop_stage 4 train.launcher=torchrun train.num_nodes=2 train.rdzv_endpoint=node0:29500
 
-The agent's own way to end is to print tables and to return 1. Here it ends as the stage does on one machine, and no node
-is left waiting: each says in the store of the meeting that it is alive and how it has ended.
+The agent's own way to end is to print tables and to return 1. Here it ends as the stage does on one machine, and no
+node is left waiting: each says in the store of the meeting that it is alive and how it has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,8 @@ class _Meeting:
             raise _NodeEnded(beat.rpartition(" ")[0], None)
 
     def end(self, status: int) -> None:
-        try:
+        with suppress(RuntimeError):  # the node of the store has ended before
             self.store.set(f"cosytune/ended/{self.node}", f"{socket.gethostname()} {status}")
-        except RuntimeError:  # the node of the store has ended before
-            pass
 
 
 class _Agent(LocalElasticAgent):
@@ -102,7 +101,7 @@ class _Agent(LocalElasticAgent):
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
-        result = super()._monitor_workers(worker_group)
+        result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.HEALTHY and self.meeting:
             self.meeting.look()
         return result
@@ -132,18 +131,15 @@ def train(config: Config, layout: Layout, arguments: Sequence[str]) -> None:
 
 def _prepare(directory: Path, address: str, count: int) -> None:
     logging.disable(logging.CRITICAL)  # the agent's tables; what it knows is told here
-    os.environ |= {
-        torchrun.IS_LAUNCHED: "torchrun",
-        reports.DIRECTORY: str(directory),
-        torchrun.LAUNCHER: str(os.getpid()),
-    }
+    os.environ |= {torchrun.IS_LAUNCHED: "torchrun", torchrun.LAUNCHER: str(os.getpid())}
+    os.environ[reports.DIRECTORY] = str(directory)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
     nodes.use_interface(os.environ, address)
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """`endpoint`: where the nodes meet. `address`: of this one. `directory`: where its processes leave their reports."""
+    """`endpoint`: where the nodes meet. `address`: of this one. `directory`: where its processes leave reports."""
 
     config: Config
     layout: Layout
@@ -171,7 +167,8 @@ class _Launch:
             time.sleep(_AGAIN_S)  # it came upon the end of a former meeting, or two nodes wanted to be the host
 
     def _attempt(self, patience_s: int) -> tuple[_Agent | None, RunResult | None, Exception | None]:
-        agent, result, cause = None, None, None
+        agent, result = None, None
+        cause: Exception | None = None
         try:
             agent = self._agent(patience_s)
             result = agent.run()
@@ -218,7 +215,7 @@ class _Launch:
 def _verdict(
     found: Sequence[reports.Report], result: RunResult | None, cause: Exception | None, endpoint: str
 ) -> signals.Stopped | UserError | None:
-    """What the user is told: who was killed, then the first mistake, then a wish to stop, then what others have seen."""
+    """What the user is told: who was killed, the first mistake, a wish to stop, or what others have seen."""
     failures = result.failures if result is not None else {}
     for rank, failed in sorted(failures.items()):
         if failed.exitcode == -signal.SIGKILL:

@@ -44,7 +44,9 @@ def digest(config: Config) -> str:
 
 
 def meeting_name(config: Config, layout: Layout) -> str:
-    return config.train.rdzv_id or f"{layout.recipe.name}/{layout.exp}"
+    """A word of letters and figures, as torchrun makes a file name of it."""
+    name = config.train.rdzv_id or f"{layout.recipe.name}/{layout.exp}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def split(endpoint: str) -> tuple[str, int]:

@@ -2,8 +2,8 @@
 
     sbatch --nodes=2 --gpus-per-node=8 --wrap='./run.sh egs/lj train.launcher=srun'
 
-Each task knows from Slurm who it is. Slurm signals the tasks by itself when a job is cancelled, preempted or out of time;
-a signal to the stage alone is passed on by srun as SIGUSR1, because srun answers SIGTERM by killing its tasks.
+Each task knows from Slurm who it is. Slurm signals the tasks by itself when a job is cancelled, preempted or out of
+time; a signal to the stage alone is passed on by srun as SIGUSR1, because srun answers SIGTERM by killing its tasks.
 """
 
 from __future__ import annotations
@@ -41,14 +41,10 @@ def join(config: Config, environment: MutableMapping[str, str]) -> None:
     """Give a task what torchrun would have given it, and let it stop by SIGUSR1 as by SIGTERM."""
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     host, port = _master(config, environment)
-    environment |= {
-        torchrun.IS_LAUNCHED: "srun",
-        "RANK": environment["SLURM_PROCID"],
-        "LOCAL_RANK": environment["SLURM_LOCALID"],
-        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
-        "MASTER_ADDR": host,
-        "MASTER_PORT": str(port),
-    }
+    environment[torchrun.IS_LAUNCHED] = "srun"
+    environment["MASTER_ADDR"], environment["MASTER_PORT"] = host, str(port)
+    for name, slurms in (("RANK", "PROCID"), ("LOCAL_RANK", "LOCALID"), ("WORLD_SIZE", "STEP_NUM_TASKS")):
+        environment[name] = environment[f"SLURM_{slurms}"]
     nodes.use_interface(environment, nodes.own_address(host))
 
 
@@ -120,7 +116,7 @@ def _is_running() -> bool:
 
 
 def _verdict(status: int, found: Sequence[reports.Report], stop: signals.Request) -> signals.Stopped | UserError | None:
-    """What the user is told: who was killed, then the first mistake, then a wish to stop, then what others have seen."""
+    """What the user is told: the first mistake, a wish to stop, who was killed, or what others have seen."""
     mistake = reports.failure(found)
     if mistake is not None and not isinstance(mistake, reports.Aftermath):
         return mistake

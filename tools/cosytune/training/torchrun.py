@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -85,8 +85,8 @@ def _is_first_here() -> bool:
 
 @dataclass(frozen=True)
 class Word:
-    """What the first rank tells the others. `config`: the digest of what it has read. `runs`: a file that it has written
-    for each module, and what is in it.
+    """What the first rank tells the others. `config`: the digest of what it has read. `runs`: of each module, the text
+    of a file that it has written.
     """
 
     host: str
@@ -172,10 +172,8 @@ def leading() -> Iterator[Leader]:
         status = mistake.exit_status
         raise
     finally:
-        try:
+        with suppress(RuntimeError):  # who did not listen, or is gone, has a failure of its own to tell
             leader.end(status)
-        except RuntimeError:  # who did not listen, or is gone, has a failure of its own to tell
-            pass
 
 
 def _reached(ask: Callable[[], Value]) -> Value:
