@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from cosytune import base, files
 from cosytune import config as configs
@@ -69,7 +69,9 @@ def work(context: Context, leader: Leader | None = None) -> None:
         else:
             processes.train(config, layout)
     except signals.Stopped as stopped:
-        _leave(stopped)
+        if not torchrun.is_launched():
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_status)
 
 
 def _launch(config: Config, layout: Layout, arguments: Sequence[str]) -> None:
@@ -80,13 +82,8 @@ def _launch(config: Config, layout: Layout, arguments: Sequence[str]) -> None:
     try:
         {"torchrun": agent.train, "srun": srun.train}[config.train.launcher](config, layout, arguments)
     except signals.Stopped as stopped:
-        _leave(stopped)
-
-
-def _leave(stopped: signals.Stopped) -> NoReturn:
-    if not torchrun.is_launched():
         print(stopped, file=sys.stderr)
-    sys.exit(stopped.exit_status)
+        sys.exit(stopped.exit_status)
 
 
 def _follow(config: Config, layout: Layout) -> None:
