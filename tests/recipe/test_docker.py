@@ -68,7 +68,8 @@ def house(built: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 _LEFTOVERS = r"""
 find /root /var/lib/apt/lists /var/log /tmp -type f -not -name '.bashrc' -not -name '.profile'
-find / -xdev -type f \( -name '*.pyc' -o -name '*.whl' -not -path '/usr/share/python-wheels/*' -o -name '.netrc' -o -name 'id_rsa*' -o -name 'dockerd.log' \)
+find / -xdev -type f -name '*.whl' -not -path '/usr/share/python-wheels/*'
+find / -xdev -type f \( -name '*.pyc' -o -name '.netrc' -o -name 'id_rsa*' -o -name 'dockerd.log' \)
 find /workspace -name .git -o -name '*.o' -o -name '.cache' -o -name 'sbom-*.json'
 find /workspace/egs /workspace/pretrained_models -type f -not -path '*/demo/local/*' |
   grep -v -x -E '/workspace/egs/(demo|TEMPLATE)/(run.sh|conf.yaml)' || true
