@@ -215,7 +215,7 @@ class Cloud:
 
     @staticmethod
     def take_away(job: subprocess.Popen[str]) -> None:
-        """A preemption without warning: every process of the machine at once. A stage has a process group of its own."""
+        """A preemption without warning: every process of the machine. (A stage has a process group of its own.)"""
         everything = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
         for process in everything:
             process.suspend()  # none may see another one's end
