@@ -150,7 +150,8 @@ def test_the_digests_are_those_of_the_files_that_a_release_hands_out(clone: Path
     dist = clone / "dist"
     dist.mkdir()
     (dist / f"cosytune-{VERSION}.tar.gz").write_bytes(b"an archive")
-    (dist / "sbom.json").write_bytes(b"{}")
+    for name in ("sbom-runtime.json", "sbom-slim.json"):
+        (dist / name).write_bytes(b"{}")
     done = sourced(clone, f"source_digests {VERSION} dist")
     lock = hashlib.sha256((clone / "requirements.lock").read_bytes()).hexdigest()
     assert done.returncode == 0, done.stderr
@@ -160,14 +161,15 @@ def test_the_digests_are_those_of_the_files_that_a_release_hands_out(clone: Path
         f"upstream  {manifest.COMMIT}",
         f"sha256    {lock}  requirements.lock",
         f"sha256    {hashlib.sha256(b'an archive').hexdigest()}  cosytune-{VERSION}.tar.gz",
-        f"sha256    {hashlib.sha256(b'{}').hexdigest()}  sbom.json",
+        f"sha256    {hashlib.sha256(b'{}').hexdigest()}  sbom-runtime.json",
+        f"sha256    {hashlib.sha256(b'{}').hexdigest()}  sbom-slim.json",
     ]
 
 
 def test_a_release_without_a_list_of_parts_stops(clone: Path) -> None:
-    (clone / "docker" / "sbom.json").write_text("{}")
+    (clone / "docker" / "sbom-slim.json").write_text("{}")
     done = sourced(clone, f"write_dist {VERSION} dist")
-    assert done.returncode == 1 and "docker/sbom.json: no CycloneDX list of parts" in done.stderr
+    assert done.returncode == 1 and "docker/sbom-slim.json: no CycloneDX list of parts" in done.stderr
     assert not (clone / "dist" / "digests.txt").exists()
 
 

@@ -44,6 +44,7 @@ resources = [
         "accelerators": one.accelerators,
         "use_spot": one.use_spot,
         "job_recovery": one.job_recovery,
+        "config": one.cluster_config_overrides,
     }
     for one in task.resources
 ]
@@ -127,6 +128,7 @@ def test_skypilot_reads_it_and_recovers_what_a_signal_stopped(task: dict[str, An
         assert one["use_spot"] is True
         assert one["job_recovery"]["recover_on_exit_codes"] == [75]
         assert one["job_recovery"]["max_restarts_on_errors"] == 0
+        assert one["config"] == {"docker": {"run_options": ["--user=0:0"]}}
     assert task["mounts"] == {"/voices": ["gs://my-voices", "MOUNT"]}
 
 
@@ -141,6 +143,7 @@ def test_the_image_is_ours_by_name_and_tag(task: dict[str, Any]) -> None:
         ("use_spot:", "use_sopt:", "did you mean 'use_spot'"),
         ("recover_on_exit_codes: [75]", "recover_on_exit_codes: never", "recover_on_exit_codes"),
         ("mode: MOUNT", "mode: MOVE", "mode"),
+        ("  docker:\n    run_options", "  dokcer:\n    run_options", "config"),
     ],
 )
 def test_a_broken_copy_is_refused(read: Any, tmp_path: Path, was: str, broken: str, says: str) -> None:
