@@ -143,7 +143,6 @@ def test_the_image_is_ours_by_name_and_tag(task: dict[str, Any]) -> None:
         ("use_spot:", "use_sopt:", "did you mean 'use_spot'"),
         ("recover_on_exit_codes: [75]", "recover_on_exit_codes: never", "recover_on_exit_codes"),
         ("mode: MOUNT", "mode: MOVE", "mode"),
-        ("  docker:\n    run_options", "  dokcer:\n    run_options", "config"),
     ],
 )
 def test_a_broken_copy_is_refused(read: Any, tmp_path: Path, was: str, broken: str, says: str) -> None:
@@ -184,19 +183,21 @@ class Cloud:
     """A bucket that stays, and one machine after the other, each with the real shell files and small stages."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.bucket, self.machines = home, home / "bucket", 0
+        self.home, self.bucket, self.jobs = home, home / "bucket", list[subprocess.Popen[str]]()
         recordings = self.bucket / "yotaro" / "audio"
         recordings.mkdir(parents=True)
         (recordings / "a.wav").write_text("a recording")
         (self.bucket / "yotaro" / "conf.yaml").write_text("base: random\n")
 
     def start(self) -> subprocess.Popen[str]:
-        self.machines += 1
-        root = self.home / f"machine {self.machines}"
+        root = self.home / f"machine {len(self.jobs) + 1}"
         stages = root / "tools" / "cosytune" / "stages"
         stages.mkdir(parents=True)
-        for name in ("run.sh", "path.sh", "tools/options.sh", "tools/install.sh", "requirements.lock"):
+        for name in ("run.sh", "path.sh", "tools/options.sh", "requirements.lock"):
             shutil.copy(ROOT / name, root / name)
+        install = root / "tools" / "install.sh"  # the environment is the tests' own: nothing here may change it
+        install.write_text("#!/bin/sh\necho 'the environment is not as requirements.lock says' >&2\nexit 1\n")
+        install.chmod(0o755)
         (root / ".venv").symlink_to(ROOT / ".venv")
         for line in (ROOT / "run.sh").read_text().splitlines():
             if line.startswith("step "):
@@ -207,7 +208,7 @@ class Cloud:
             assert path in run
             run = run.replace(f'"{path}/', f'"{place}/').replace(f"cd {path}", f"cd {shlex.quote(str(place))}")
         environment |= {"SPEAKER": "yotaro", "SAVE_EVERY_S": "0.1"}
-        return subprocess.Popen(
+        job = subprocess.Popen(
             ["bash", "-c", run],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
@@ -215,6 +216,8 @@ class Cloud:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.jobs.append(job)
+        return job
 
     @staticmethod
     def take_away(job: subprocess.Popen[str]) -> None:
@@ -232,13 +235,17 @@ class Cloud:
     def wait_for(self, *names: str) -> None:
         until = time.monotonic() + 30
         while not self.has(*names):
-            assert time.monotonic() < until, f"{names} never came to the bucket"
+            assert time.monotonic() < until and self.jobs[-1].poll() is None, f"{names} never came to the bucket"
             time.sleep(0.02)
 
 
 @pytest.fixture
 def cloud(tmp_path: Path, rsync: None) -> Iterator[Cloud]:
-    yield Cloud(tmp_path)
+    cloud = Cloud(tmp_path)
+    yield cloud
+    for job in cloud.jobs:
+        if job.poll() is None:
+            cloud.take_away(job)
 
 
 def test_a_job_that_is_killed_and_then_stopped_goes_on_from_the_bucket(cloud: Cloud) -> None:
