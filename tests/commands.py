@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,22 @@ from cosytune import config as configs
 from cosytune.layout import ROOT
 
 OUTSIDE = {
-    *("apt-get", "cd", "cp", "curl", "df", "exit", "gcloud", "git", "gpg", "mkdir", "nvidia-ctk", "nvidia-smi", "sed"),
+    *(
+        "apt-get",
+        "cd",
+        "cp",
+        "curl",
+        "df",
+        "exit",
+        "export",
+        "gcloud",
+        "git",
+        "gpg",
+        "mkdir",
+        "nvidia-ctk",
+        "nvidia-smi",
+        "sed",
+    ),
     *("ssh", "systemctl", "tee", "usermod", "uv"),
 }
 OPTIONS_OF_RUN = {  # docker run: those with a value, and those without
@@ -46,7 +62,7 @@ class Block:
 
     def lines(self) -> list[str]:
         """The commands, one a string: continued lines joined, comments and empty lines gone."""
-        joined = self.text.replace("\\\n", " ").splitlines()
+        joined = re.sub(r"\\\n|(?<=\|)\n", " ", self.text).splitlines()
         return [command for line in joined if (command := _without_comment(line))]
 
 
@@ -54,12 +70,12 @@ def blocks(paper: Path) -> list[Block]:
     """The fenced blocks, in order; line by line, for a closing fence looks like an opening one."""
     found, language, inside = [], None, []
     for line in paper.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("```"):
+        if not line.lstrip().startswith("```"):  # within a list it is indented
             inside.append(line)
         elif language is None:
-            language, inside = line.removeprefix("```"), []
+            language, inside = line.lstrip().removeprefix("```"), []
         else:
-            found.append(Block(language, "\n".join(inside)))
+            found.append(Block(language, textwrap.dedent("\n".join(inside))))
             language = None
     if language is not None:
         raise WrongCommandError(f"{paper.name}: a block is never closed")
@@ -70,6 +86,7 @@ def bash_lines(paper: Path) -> list[str]:
     return [line for block in blocks(paper) if block.language == "bash" for line in block.lines()]
 
 
+@functools.cache  # both READMEs have the same ones
 def check(line: str) -> None:
     """One line of a bash block. Raises WrongCommandError where it is no command that exists and parses."""
     parsed = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
@@ -218,7 +235,7 @@ def _docker(arguments: Sequence[str]) -> None:
         _docker_run(list(arguments[1:]))
     elif arguments[0] == "compose":
         _compose(list(arguments[1:]))
-    elif arguments[0] not in {"start", "stop", "tag", "push", "login"}:
+    elif arguments[0] not in {"logs", "start", "stop"}:
         raise WrongCommandError(f"'docker {arguments[0]}' is not in the papers' list")
 
 
