@@ -235,7 +235,7 @@ def _docker(arguments: Sequence[str]) -> None:
         _docker_run(list(arguments[1:]))
     elif arguments[0] == "compose":
         _compose(list(arguments[1:]))
-    elif arguments[0] not in {"logs", "start", "stop"}:
+    elif arguments[0] not in {"logs", "push", "start", "tag"}:
         raise WrongCommandError(f"'docker {arguments[0]}' is not in the papers' list")
 
 

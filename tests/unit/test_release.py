@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -139,6 +140,41 @@ def test_a_step_that_fails_ends_it_without_a_tag(clone: Path) -> None:
     assert (done.returncode, done.stdout) == (7, "built\n")
     assert "error: 'docker/build.sh' failed with status 7; no tag was set." in done.stderr
     assert git(clone, "tag") == "" and not (clone / "dist").exists()
+
+
+def test_a_release_ends_with_its_digests_and_an_annotated_tag(clone: Path) -> None:
+    """The steps are real from the archive on; what tests, builds and the engine would say is said by small scripts."""
+    parts = """echo '{"bomFormat": "CycloneDX"}' | tee docker/sbom-slim.json docker/sbom-runtime.json"""
+    scripts = {"tests/run.sh": ":", "docker/build.sh": parts, "docker/check.sh": ":", "engine": 'echo "sha256:$5"'}
+    for name, text in scripts.items():
+        path = clone / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        path.chmod(0o755)
+    (clone / ".gitignore").write_text("/dist/\n/docker/sbom-*.json\n")
+    for key, value in (("user.name", "A Founder"), ("user.email", "founder@example.org")):
+        git(clone, "config", key, value)
+    commit(clone)
+    done = subprocess.run(
+        [str(clone / "docker" / "release.sh")],
+        env={**os.environ, "DOCKER": "./engine"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert git(clone, "cat-file", "-t", f"v{VERSION}") == "tag"
+    assert git(clone, "rev-parse", f"v{VERSION}^{{commit}}") == git(clone, "rev-parse", "HEAD")
+    digests = (clone / "dist" / VERSION / "digests.txt").read_text().splitlines()
+    assert len(digests) == 3 + 4 + 2
+    assert digests[-2:] == [
+        "image     sha256:cosytune:slim  cosytune:slim",
+        "image     sha256:cosytune:runtime  cosytune:runtime",
+    ]
+    for line in digests[4:7]:
+        _, digest, name = line.split()
+        assert hashlib.sha256((clone / "dist" / VERSION / name).read_bytes()).hexdigest() == digest
+    assert release(clone).returncode == 1  # the tag is there
 
 
 def sourced(clone: Path, command: str) -> subprocess.CompletedProcess[str]:

@@ -6,10 +6,12 @@ with hashes, in the user's cache.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -137,6 +139,18 @@ def test_the_image_is_ours_by_name_and_tag(task: dict[str, Any]) -> None:
         assert one["image"].startswith("docker:") and one["image"].rpartition("/")[2] == "cosytune:runtime"
 
 
+def test_one_version_of_skypilot_is_named_everywhere() -> None:
+    locked = re.findall(r"^skypilot==(\S+)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(locked) == 1
+    for name, words in (
+        ("tests/requirements-sky.in", f"skypilot=={locked[0]}"),
+        ("docker/sky.yaml", f"SkyPilot {locked[0]}:"),
+        ("README.md", f'"skypilot[gcp]=={locked[0]}"'),
+        ("README.ja.md", f'"skypilot[gcp]=={locked[0]}"'),
+    ):
+        assert words in (ROOT / name).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.parametrize(
     ("was", "broken", "says"),
     [
@@ -222,11 +236,11 @@ class Cloud:
     @staticmethod
     def take_away(job: subprocess.Popen[str]) -> None:
         """A preemption without warning: every process of the machine. (A stage has a process group of its own.)"""
-        everything = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
-        for process in everything:
-            process.suspend()  # none may see another one's end
-        for process in everything:
-            process.kill()
+        top = psutil.Process(job.pid)
+        for end in (psutil.Process.suspend, psutil.Process.kill):  # none may see another one's end
+            for process in [top, *top.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):  # such as a sleep that was over just now
+                    end(process)
         job.communicate(timeout=30)
 
     def has(self, *names: str) -> bool:
