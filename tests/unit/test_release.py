@@ -29,7 +29,17 @@ FILES = ("docker/release.sh", "docker/digests.sh", "tools/cosytune/__init__.py",
 
 
 def git(clone: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=A Founder", "-c", "user.email=founder@example.org", "-c", "init.defaultBranch=main")
+    # safe.directory: a checkout that is mounted into a container may be another user's
+    who = (
+        "-c",
+        "safe.directory=*",
+        "-c",
+        "user.name=A Founder",
+        "-c",
+        "user.email=founder@example.org",
+        "-c",
+        "init.defaultBranch=main",
+    )
     done = subprocess.run(["git", *who, *arguments], cwd=clone, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
