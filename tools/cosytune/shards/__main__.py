@@ -74,9 +74,8 @@ def _work(shard: Shard, step: Step, plan: Plan, number: int) -> None:
     directory = shard.layout.shards / step.name
     place = plan.file(directory, number)
     place.unlink(missing_ok=True)  # of former files: what is written beside it from here on is not theirs
-    shard.directory.mkdir(parents=True, exist_ok=True)
     rows = list(step.work(shard))
-    if any(shard.directory.iterdir()):
+    if shard.directory.exists():
         files.flush(shard.directory)  # the sound files are whole before the rows that name them are
     table = results.write(place, step, rows, plan.fingerprint(number))
     said = f"{len(shard.items)} items, {table.num_rows} rows"

@@ -25,9 +25,9 @@ def item(layout: Layout, clip: Clip) -> Item:
 
 
 def compute(step: Step, config: Config, layout: Layout, clips: Sequence[Clip]) -> Iterator[Outcome]:
-    """What the shards say of the clips."""
+    """What the shards say of the clips; they have run when this returns."""
     shards = launch.run(step, config, layout, [item(layout, clip) for clip in clips])
-    yield from outcomes(clips, (shard.table for shard in shards))
+    return outcomes(clips, (shard.table for shard in shards))
 
 
 def outcomes(clips: Sequence[Clip], tables: Iterable[pa.Table]) -> Iterator[Outcome]:

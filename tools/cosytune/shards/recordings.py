@@ -72,6 +72,7 @@ def heard(table: pa.Table, directory: Path) -> Iterator[tuple[Decoded, Heard | N
 
 def _hear(shard: Shard) -> Iterator[Value]:
     recordings = [_recording(shard.layout, value) for value in shard.items]
+    shard.directory.mkdir(parents=True, exist_ok=True)
     names = [f"{number}.f32" for number in range(len(recordings))]
     with Workers(shard.threads) as workers:
         tracks = [shard.directory / name for name in names]
@@ -119,6 +120,7 @@ def made(table: pa.Table, directory: Path) -> Iterator[tuple[int, Made]]:
 
 def _make(shard: Shard) -> Iterator[Value]:
     tasks = [_task(shard.layout, value) for value in shard.items]
+    shard.directory.mkdir(parents=True, exist_ok=True)
     wavs = [
         [shard.directory / f"{number}-{place}.wav" for place in range(len(task.stretches))]
         for number, task in enumerate(tasks)

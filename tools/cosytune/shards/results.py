@@ -51,7 +51,7 @@ def _checksum(table: pa.Table) -> str:
     """Of what the rows say, however they lie in memory."""
     digest = hashlib.sha256(str(table.num_rows).encode())
     for name, column in zip(table.column_names, table.combine_chunks().columns, strict=True):
-        digest.update(f"{name} {column.type}".encode())
+        digest.update(name.encode())
         for chunk in column.chunks:
             _update(digest, chunk)
     return digest.hexdigest()

@@ -26,7 +26,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Shard:
-    """What the work of one shard gets. `directory`: for sound files; it is there. `threads`: cores to use."""
+    """What the work of one shard gets. `directory`: for its sound files; a step that has some makes it. `threads`: cores to use."""
 
     config: Config
     layout: Layout
