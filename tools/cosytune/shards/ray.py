@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ _STORE_BYTES = 128 << 20  # Ray would take a third of the memory; what passes th
 def run(jobs: Sequence[Job], settings: ShardsConfig, gpus: int) -> Iterator[Ended]:
     """As they end; when the stage is stopped, so are they."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     try:
         import ray
         import ray.data
@@ -28,11 +30,10 @@ def run(jobs: Sequence[Job], settings: ShardsConfig, gpus: int) -> Iterator[Ende
         ) from None
     _connect(ray, settings)
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the stage shows progress itself
         rows = [_row(job, settings) for job in jobs]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _run, num_cpus=settings.cpus, num_gpus=gpus, concurrency=settings.at_a_time
+            _run, num_cpus=settings.cpus, num_gpus=gpus, concurrency=min(settings.at_a_time, len(rows))
         )
         for row in done.iter_rows():
             yield ended(int(row["number"]), int(row["status"]))

@@ -26,7 +26,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Shard:
-    """What the work of one shard gets. `directory`: for its sound files; a step that has some makes it. `threads`: cores to use."""
+    """What the work of one shard gets. `threads`: cores to use.
+
+    `directory`: for its sound files; a step that has some makes it.
+    """
 
     config: Config
     layout: Layout
