@@ -42,10 +42,9 @@ def run(jobs: Sequence[Job], settings: ShardsConfig, step: str, gpus: int) -> It
                 run_here, [job.on(settings.cpus) for job in batch], [str(job.log) for job in batch]
             )
         except submitit.core.utils.FailedJobError as failure:  # sbatch has refused: a partition that is not there
-            reason = str(failure.__cause__ or failure).strip().splitlines()[-1]
-            raise UserError(
-                f"shards.launcher = slurm: {reason}; see shards.slurm.* and shards.cpus, shards.gpus"
-            ) from None
+            reason = str(failure).strip().splitlines()[-1].removeprefix("sbatch: error: ")
+            remedy = "see shards.slurm.partition, account, time_min, memory_gb, and shards.cpus and gpus"
+            raise UserError(f"shards.launcher = slurm: {reason}; {remedy}") from None
         yield from _wait(dict(zip((job.number for job in batch), submitted, strict=True)), cluster)
 
 
