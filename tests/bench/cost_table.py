@@ -1,4 +1,4 @@
-"""python tests/bench/cost_table.py [--core_hour PRICE] [--hours_per_shard H]: what stages 0 to 2 cost for 1, 100, 10,000 hours.
+"""python tests/bench/cost_table.py [--core_hour PRICE] [--hours_per_shard H]: what stages 0 to 2 cost.
 
 Computed from the rates below, which tests/bench/shard_rates.py measured; in core-hours, and in money where the price of
 a core for an hour is given, in the unit in which it is given. No price is known here, and no rate of a GPU: none was
