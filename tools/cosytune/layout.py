@@ -61,6 +61,11 @@ class Layout:
         """What stages 1 and 2 know of each clip, by its content: a clip that is known is not asked about again."""
         return self.recipe / "data" / "features"
 
+    @property
+    def shards(self) -> Path:
+        """What a stage's shards leave for it; see `cosytune.shards`."""
+        return self.recipe / "data" / "shards"
+
     def data(self, split: str) -> Path:
         return self.recipe / "data" / split
 
