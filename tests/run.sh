@@ -22,7 +22,7 @@ check 'ruff format' python -m ruff format --check .
 check mypy python -m mypy
 check shellcheck shellcheck --external-sources "${scripts[@]}"
 (( ${#dockerfiles[@]} == 0 )) || check hadolint hadolint "${dockerfiles[@]}"
-check pytest python -m pytest -n 2 --dist loadfile "$@"
+check pytest python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 
 printf '\n'
 if (( ${#failed[@]} )); then

@@ -3,12 +3,14 @@
 #
 # Safe to call at any time: it does only what is missing, and a killed call is finished by the next one, because
 # the lock's own hash is written into .venv last. path.sh calls it when there is no environment or another lock's.
-# PYTHON names the interpreter when it has an unusual name or place.
+# PYTHON names the interpreter when it has an unusual name or place; COSYTUNE_LOCK another lock, for the slim image.
+# tools/install.sh --programs installs the system programs alone.
+# tools/install.sh --cluster adds what shards.launcher=ray needs; another lock's environment is without it again.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
-lock=$root/requirements.lock
+lock=$root/${COSYTUNE_LOCK:-requirements.lock}
 stamp=$venv/requirements.lock.sha256
 
 has_header='import pathlib, sysconfig; assert pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file()'
@@ -20,19 +22,35 @@ main() {
   exec 9< "$root/tools"  # two terminals may start at once: the second waits for the first
   flock 9
   install_system_programs
+  if [[ ${1:-} == --programs ]]; then return; fi
   if [[ $(cat "$stamp" 2> /dev/null) == "$(sha256sum < "$lock")" ]]; then
-    say "$venv is as requirements.lock says"
-    return
+    say "$venv is as ${lock##*/} says"
+  else
+    install_lock
   fi
+  if [[ ${1:-} == --cluster ]]; then install_cluster; fi
+}
+
+install_lock() {
   make_venv
   install_uv
-  say "packages of requirements.lock -> $venv (a few minutes and 9 GB the first time)"
-  local mirror=()  # uv does not read pip's files, where a company's mirror or certificate is written
-  mapfile -d '' -t mirror < <(PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.pip_settings)
-  env DS_BUILD_OPS=0 "${mirror[@]}" "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock" >&2
+  say "packages of ${lock##*/} -> $venv (the whole takes a few minutes and 9 GB the first time)"
+  uv_pip sync --require-hashes "$lock"
   say "checking that every package imports"
   PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.environment >&2
   sha256sum < "$lock" > "$stamp"
+}
+
+install_cluster() {
+  say "packages of requirements.cluster.lock -> $venv"
+  uv_pip install --no-deps --require-hashes --requirement "$root/requirements.cluster.lock"
+  PYTHONPATH=$root/tools "$venv/bin/python" -c 'import ray.data' >&2
+}
+
+uv_pip() {  # uv_pip COMMAND ARGUMENTS...: in the environment
+  local mirror=()  # uv does not read pip's files, where a company's mirror or certificate is written
+  mapfile -d '' -t mirror < <(PYTHONPATH=$root/tools "$venv/bin/python" -m cosytune.pip_settings)
+  env DS_BUILD_OPS=0 "${mirror[@]}" "$venv/bin/uv" pip "$1" --python "$venv/bin/python" "${@:2}" >&2
 }
 
 install_system_programs() {

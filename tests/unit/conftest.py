@@ -25,11 +25,10 @@ def wheel_tree(shared_tmp: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pristine_tree(wheel_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pristine_tree(upstream_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Upstream's files without our patches; read only."""
     checkout = tmp_path_factory.mktemp("upstream") / "pristine"
-    shutil.copytree(wheel_tree, checkout)
-    (checkout / ".as_built.json").unlink()
+    shutil.copytree(upstream_tree, checkout, ignore=shutil.ignore_patterns("__pycache__", ".as_built.json"))
     patch.revert(checkout, PINNED)
     return checkout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cosytune.layout import ROOT
+from cosytune.layout import LOCK, ROOT
 
 BASIC = ("bash", "dirname", "flock", "sha256sum", "cat", "ls", "sed", "env", "id")
 PROGRAMS = ("sox", "ffmpeg", "g++", "git")
@@ -22,7 +22,8 @@ def house(tmp_path: Path) -> Path:
     root = tmp_path / "a house"
     (root / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "tools" / "install.sh", root / "tools")
-    shutil.copy(ROOT / "requirements.lock", root)
+    (root / LOCK.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+    shutil.copy(LOCK, root / LOCK.relative_to(ROOT))
     (root / "bin").mkdir()
     for name in (*BASIC, *PROGRAMS):
         (root / "bin" / name).symlink_to(str(shutil.which(name)))
@@ -39,7 +40,7 @@ def test_nothing_to_do_is_said(house: Path) -> None:
     (house / ".venv").symlink_to(ROOT / ".venv")
     result = install(house, PYTHON=sys.executable)
     assert result.returncode == 0, result.stderr
-    assert result.stderr == f"install: {house}/.venv is as requirements.lock says\n"
+    assert result.stderr == f"install: {house}/.venv is as {LOCK.name} says\n"
 
 
 def test_missing_programs_are_listed_all_at_once(house: Path) -> None:

@@ -79,16 +79,6 @@ def test_links_and_the_number_of_packages(paper: Path) -> None:
     assert str(len(environment.locked())) in text
 
 
-def test_both_languages_give_the_same_commands() -> None:
-    def commands(paper: Path) -> list[str]:
-        blocks = re.findall(r"```(?:bash|text)?\n(.*?)```", paper.read_text(encoding="utf-8"), flags=re.DOTALL)
-        return [
-            line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.split("#")[0].strip()
-        ]
-
-    assert commands(READMES[0]) == commands(READMES[1])
-
-
 @pytest.mark.parametrize("paper", READMES, ids=lambda path: path.name)
 def test_every_gate_is_listed_with_its_default(paper: Path) -> None:
     listed = {

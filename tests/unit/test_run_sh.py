@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cosytune.layout import ROOT
+from cosytune.layout import LOCK, ROOT
 
-SHELL_FILES = ("run.sh", "path.sh", "tools/options.sh", "tools/install.sh", "requirements.lock")
+SHELL_FILES = ("run.sh", "path.sh", "tools/options.sh", "tools/install.sh", LOCK.relative_to(ROOT))
 HEARS_SIGNALS = ("env", "--default-signal=INT")  # a job in the background ignores Ctrl-C, and so do its children
 STAGES = ("setup", "prepare", "embed", "tokenize", "pack", "train", "select", "export", "evaluate")
 
@@ -67,6 +67,7 @@ def house(tmp_path: Path) -> Path:
     stages = root / "tools" / "cosytune" / "stages"
     stages.mkdir(parents=True)
     for name in SHELL_FILES:
+        (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     (root / ".venv").symlink_to(ROOT / ".venv")
     for name in STAGES:

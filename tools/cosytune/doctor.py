@@ -24,9 +24,12 @@ from cosytune import environment
 from cosytune.errors import UserError, run_main
 from cosytune.layout import LOCK, PRETRAINED_MODELS, ROOT, UPSTREAM, Layout
 from cosytune.schema import Config
+from cosytune.upstream.manifest import PINNED
 
 _DISK_GB = {"random": 2, "tiny": 2, "real": 20, "full-random": 20}
 """Base model, checkpoints, voice bundle and report of one speaker, with room to spare."""
+
+_PART = f"this environment is {LOCK.name}, a part of the whole: unset COSYTUNE_LOCK, or use the runtime image"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ def examine(config: Config, layout: Layout | None) -> Iterator[Finding]:
         except UserError as failure:
             text, _, remedy = "; ".join(failure.messages).rpartition("; ")
             yield Finding(subject, text or remedy, remedy)
+        except ModuleNotFoundError as failure:
+            yield Finding(
+                subject, f"{failure.name} is not installed", environment.REMEDY if environment.IS_WHOLE else _PART
+            )
         except Exception as failure:  # a broken library is a finding like any other
             yield Finding(subject, f"{type(failure).__name__}: {failure}", environment.REMEDY)
 
@@ -180,8 +187,10 @@ def _disk(config: Config, layout: Layout | None) -> Finding:
 
 
 def _directories(layout: Layout | None) -> Finding:
-    wanted = [layout.recipe, layout.exp_dir] if layout else [ROOT / "egs"]
-    closed = [place for place in map(_existing, [*wanted, UPSTREAM, PRETRAINED_MODELS]) if not _is_writable(place)]
+    wanted = [*([layout.recipe, layout.exp_dir] if layout else [ROOT / "egs"]), PRETRAINED_MODELS]
+    if not (UPSTREAM / PINNED.name).is_dir():  # an image brings it, where nobody can write
+        wanted.append(UPSTREAM)
+    closed = [place for place in map(_existing, wanted) if not _is_writable(place)]
     if closed:
         names = ", ".join(dict.fromkeys(map(str, closed)))
         return Finding("directories", f"cannot write to {names}", "chmod u+w, or mount it writable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = ROOT / "upstream"
 PATCHES = ROOT / "cosyvoice_patches"
 PRETRAINED_MODELS = ROOT / "pretrained_models"
-LOCK = ROOT / "requirements.lock"
+LOCK = ROOT / os.environ.get("COSYTUNE_LOCK", "requirements.lock")
+"""What the environment is made of: the whole set, or what path.sh was told that an image has of it."""
 
 SPLITS = ("train", "cv", "test")
 MODULES = ("llm", "flow")
@@ -58,6 +60,11 @@ class Layout:
     def features(self) -> Path:
         """What stages 1 and 2 know of each clip, by its content: a clip that is known is not asked about again."""
         return self.recipe / "data" / "features"
+
+    @property
+    def shards(self) -> Path:
+        """What a stage's shards leave for it; see `cosytune.shards`."""
+        return self.recipe / "data" / "shards"
 
     def data(self, split: str) -> Path:
         return self.recipe / "data" / split

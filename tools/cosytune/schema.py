@@ -170,6 +170,42 @@ class FeaturesConfig(Section):
     """Clips at a time on a CPU; auto: one for each processor core."""
 
 
+class SlurmConfig(Section):
+    """How `shards.launcher: slurm` asks for machines; null: what the cluster takes without being told."""
+
+    partition: str | None = None
+    account: str | None = None
+    time_min: PositiveInt = 240
+    """Minutes that a shard may take."""
+    memory_gb: Positive | None = None
+    cluster: Literal["slurm", "local"] = "slurm"
+    """local: submitit runs the same jobs on this machine, without Slurm: to try it."""
+
+
+class RayConfig(Section):
+    address: str | None = None
+    """auto: the Ray cluster that this machine belongs to; or its address; null: Ray is started here for the stage."""
+
+
+class ShardsConfig(Section):
+    """How stages 0, 1 and 2 spread what they do for each recording or clip; the result is the same for every value."""
+
+    launcher: Literal["pool", "slurm", "ray"] = "pool"
+    """pool: processes of this machine. slurm: an array of jobs. ray: Ray Data (tools/install.sh --cluster)."""
+    nj: PositiveInt | Literal["auto"] = "auto"
+    """Shards of a step; at most one for each of its items. auto: one for 10 hours of sound with pool, one for each hour
+    with slurm and ray. 1 with pool: no shards, the stage does it itself."""
+    at_a_time: PositiveInt = 256
+    """Shards that slurm and ray run side by side, if there is room for them; pool: as audio.nj (stage 0) and
+    features.threads (stages 1 and 2) say."""
+    cpus: PositiveInt = 1
+    """Processor cores for a shard with slurm and ray."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs for a shard of stages 1 and 2 with slurm and ray."""
+    slurm: SlurmConfig = SlurmConfig()
+    ray: RayConfig = RayConfig()
+
+
 class LoraConfig(Section):
     """The names of PEFT's LoraConfig."""
 
@@ -458,6 +494,7 @@ class Config(Section):
     transcribe: TranscribeConfig = TranscribeConfig()
     split: SplitConfig = SplitConfig()
     features: FeaturesConfig = FeaturesConfig()
+    shards: ShardsConfig = ShardsConfig()
     lora: LoraPerModule = LoraPerModule()
     train: TrainConfig = TrainConfig()
     export: ExportConfig = ExportConfig()

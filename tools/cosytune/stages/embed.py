@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosytune import base, families, files, kaldi
+from cosytune.shards import cutting
 from cosytune.stages.runner import Context, need, run_stage
 
 if TYPE_CHECKING:
@@ -26,9 +27,20 @@ def work(context: Context) -> None:
     utterances = kaldi.read(data).utterances
     maker = store.maker(context.config, _name(context))
     known = store.Store(context.layout.features / "embeddings.txt", maker, context.again)
-    embeddings = extract.extract(utterances, known, lambda clips: _embed(context, clips), "embedded")
+    embeddings = extract.extract(utterances, known, lambda clips: _compute(context, clips), "embedded")
     files.write_torch(data / "utt2embedding.pt", embeddings)
     files.write_torch(data / "spk2embedding.pt", speech.speaker_means(embeddings, utterances))
+
+
+def _compute(context: Context, clips: Sequence[Clip]) -> Iterable[Outcome]:
+    """Here, or in shards where there are several, or other machines than this one."""
+    if context.again:
+        cutting.forget(context.layout, "embed")
+    if not cutting.is_wanted(context.config.shards, [clip.utterance.duration_s for clip in clips]):
+        return _embed(context, clips)
+    from cosytune.shards import features
+
+    return features.compute(features.EMBED, context.config, context.layout, clips)
 
 
 def _embed(context: Context, clips: Sequence[Clip]) -> Iterator[Outcome]:

@@ -4,6 +4,7 @@
 
 reads   audio/ (any mix of the forms that cosytune.audio.sources knows), data/all/text as the user corrected it,
         data/decisions.json as the review page leaves it
+        data/shards/{hear,clips}/ as a killed run leaves it, see cosytune.shards
 writes  data/all/wav/<utt>.wav, wav.scp text utt2spk spk2utt utt2dur utt2recording text.original, and report.json;
         data/quarantine.tsv and data/quarantine/<utt>.wav: what is not used, and why. input = kept + dropped
 """
@@ -22,13 +23,17 @@ from cosytune.audio.sources import Found, find_sources
 from cosytune.corpus import store, texts, verdicts
 from cosytune.corpus.balance import Balance
 from cosytune.corpus.clips import make_all
+from cosytune.corpus.crew import Crew
 from cosytune.corpus.hearing import Ears
+from cosytune.corpus.making import OnThisMachine
 from cosytune.corpus.takes import probe_all, take_all
 from cosytune.errors import UserError
 from cosytune.layout import Layout
 from cosytune.parallel import Workers
+from cosytune.shards import cutting
 from cosytune.stages.runner import Context, run_stage
 
+_STEPS = ("hear", "clips")
 _SHOWN = 10  # of many mistakes of one kind; the rest are counted
 
 
@@ -39,15 +44,17 @@ def main(context: Context) -> None:
     folder = scan(layout.audio)
     found = _find(context, folder)
     ears, deaf = Ears.find(found.sources, config, layout)
+    if context.again:
+        cutting.forget(layout, *_STEPS)
     with store.working_directory(layout) as work, Workers(config.audio.nj) as workers:
         probed, unreadable = probe_all(found.sources, workers)
         _stop_at(_all_problems(folder, found) + deaf + unreadable)
-        takes, silent, broken = take_all(probed, work, config.audio, workers)
+        crew = _crew(context, [found.duration_s for _, found in probed], work, workers)
+        takes, silent, broken = take_all(probed, crew)
         _stop_at(broken)
         drafts, uncut = ears.draft_all(takes)
-        clips = make_all(drafts, work, config.audio, workers)
-        for take in takes:  # or they would be written to the disk with the clips, which are flushed
-            take.track.path.unlink()
+        clips = make_all(drafts, crew)
+        crew.forget_tracks()
         before = store.former_report(layout)
         lines = texts.settle(drafts, layout.data_all / "text", before, said, config.language)
         none = [*silent, *uncut]
@@ -57,7 +64,18 @@ def main(context: Context) -> None:
         balance = Balance(found, takes, judged, none, lines, said, ears.names)
         store.write_quarantine(layout, balance)
         store.write_data(layout, balance)
+    cutting.forget(layout, *_STEPS)
     _show(context, balance)
+
+
+def _crew(context: Context, seconds: Sequence[float], directory: Path, workers: Workers) -> Crew:
+    """`seconds`: of each recording. `directory`: for what this machine makes on the way."""
+    config = context.config
+    if not cutting.is_wanted(config.shards, seconds):
+        return OnThisMachine(directory, config.audio, workers)
+    from cosytune.shards.crew import InShards
+
+    return InShards(config, context.layout, workers)
 
 
 def inputs(context: Context) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosytune import base, families, files, kaldi
+from cosytune.shards import cutting
 from cosytune.stages.runner import Context, need, run_stage
 
 if TYPE_CHECKING:
@@ -25,10 +26,21 @@ def work(context: Context) -> None:
     data, features = context.layout.data_all, context.layout.features
     utterances = kaldi.read(data).utterances
     known = store.Store(features / "tokens.txt", store.maker(context.config, _name(context)), context.again)
-    tokens = extract.extract(utterances, known, lambda clips: _tokenize(context, clips), "tokenized")
+    tokens = extract.extract(utterances, known, lambda clips: _compute(context, clips), "tokenized")
     files.write_torch(data / "utt2speech_token.pt", tokens)
     (features / sound.ARCHIVE).unlink(missing_ok=True)  # as large as the clips, and of no more use
     print(f"{sum(map(len, tokens.values()))} speech tokens")
+
+
+def _compute(context: Context, clips: Sequence[Clip]) -> Iterable[Outcome]:
+    """Here, or in shards where there are several, or other machines than this one."""
+    if context.again:
+        cutting.forget(context.layout, "tokenize")
+    if not cutting.is_wanted(context.config.shards, [clip.utterance.duration_s for clip in clips]):
+        return _tokenize(context, clips)
+    from cosytune.shards import features
+
+    return features.compute(features.TOKENIZE, context.config, context.layout, clips)
 
 
 def _tokenize(context: Context, clips: Sequence[Clip]) -> Iterator[Outcome]:

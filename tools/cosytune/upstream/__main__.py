@@ -1,6 +1,7 @@
 """Any checkout of upstream -> what it is, patched, or back as it was.
 
-    python -m cosytune.upstream status                         # the tree that the stages use
+    python -m cosytune.upstream fetch                          # brings the tree that the stages use, as stage -1 does
+    python -m cosytune.upstream status                         # what it is
     python -m cosytune.upstream apply --dir ~/CosyVoice        # a checkout of your own
     python -m cosytune.upstream revert --dir ~/CosyVoice
 
@@ -17,7 +18,8 @@ from pathlib import Path
 from cosytune import files
 from cosytune.errors import UserError, run_main
 from cosytune.layout import UPSTREAM
-from cosytune.upstream import patch
+from cosytune.schema import UpstreamConfig
+from cosytune.upstream import patch, tree
 from cosytune.upstream.manifest import PINNED, Pin
 from cosytune.upstream.status import State, Status, inspect
 
@@ -26,9 +28,12 @@ def main(arguments: list[str] | None = None, pin: Pin = PINNED) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m cosytune.upstream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("status", "apply", "revert", "record"))
+    parser.add_argument("command", choices=("fetch", "status", "apply", "revert", "record"))
     parser.add_argument("--dir", type=Path, default=UPSTREAM / pin.name, help="the top of the checkout")
     options = parser.parse_args(arguments)
+    if options.command == "fetch":
+        print(f"{tree.ensure(UpstreamConfig(), directory=options.dir.parent, pin=pin)}: verified and patched")
+        return 0
     if not options.dir.is_dir():
         raise UserError(f"{options.dir}: no such directory; give the top of a CosyVoice checkout", exit_status=2)
     if options.command == "record":
