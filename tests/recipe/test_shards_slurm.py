@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from slurm_cluster import Cluster, slurm_cluster  # noqa: F401 - a fixture
 
 from cosytune.layout import Layout
 from shard_runs import command, environment, made, make, run
+from slurm_cluster import Cluster, slurm_cluster  # noqa: F401 - a fixture
 
 BY_SLURM = ("shards.nj=2", "shards.launcher=slurm", "shards.slurm.partition=all", "shards.slurm.time_min=5")
 
