@@ -18,14 +18,14 @@ SHELL_FILES = ("run.sh", "path.sh", "tools/options.sh", "tools/install.sh", LOCK
 HEARS_SIGNALS = ("env", "--default-signal=INT")  # a job in the background ignores Ctrl-C, and so do its children
 STAGES = ("setup", "prepare", "embed", "tokenize", "pack", "train", "select", "export", "evaluate")
 
-# A stage that says its name and arguments; the one named in $FAILS ends with status 75, that in $KILLED by SIGKILL.
+# A stage that says its name and arguments; the one named in $FAILS ends with status 70, that in $KILLED by SIGKILL.
 STAGE = """
 import os, sys
 name = __spec__.name.rpartition(".")[2]
 print(name, *sys.argv[2:], flush=True)
 if os.environ.get("KILLED") == name:
     os.kill(os.getpid(), 9)
-sys.exit(75 if os.environ.get("FAILS") == name else 0)
+sys.exit(70 if os.environ.get("FAILS") == name else 0)
 """
 CONFIG = """
 import sys
@@ -145,10 +145,10 @@ def test_the_last_stage_may_be_named_generously(house: Path) -> None:
 def test_a_failing_stage_stops_the_run_and_says_how_to_go_on(house: Path) -> None:
     arguments = ["egs/山田 'taro'", "--stop_stage", "5", "--exp", "my try", "description=a b", "base=random"]
     result = run(*arguments, cwd=house, script=house / "run.sh", FAILS="train")
-    assert result.returncode == 75
+    assert result.returncode == 70
     assert result.stdout.split()[-1] == "train"
     message, _, command = result.stderr.strip().partition("mend it and go on with: ")
-    assert message == "stage 4 (train) failed with status 75; "
+    assert message == "stage 4 (train) failed with status 70; "
     assert shlex.split(command) == ["./run.sh", arguments[0], "--stage", "4", *arguments[1:]]
 
 
