@@ -147,6 +147,7 @@ def _check_command(words: Sequence[str]) -> None:
         "docker": _docker,
         "huggingface-cli": lambda _: None,
         "python": _python,
+        "sbatch": _sbatch,
         "sky": _sky,
         "tests/run.sh": _tests,
     }
@@ -268,6 +269,13 @@ def _compose(words: list[str]) -> None:
             raise WrongCommandError(f"docker compose: no service '{name}' in {words[1]}")
     if words[2] == "run":
         _in_the_image(rest[1:])
+
+
+def _sbatch(words: Sequence[str]) -> None:
+    wrapped = [word.partition("=")[2] for word in words if word.startswith("--wrap=")]
+    if len(wrapped) != 1:
+        raise WrongCommandError("sbatch: --wrap='COMMAND' is the form that the papers use")
+    check(wrapped[0])
 
 
 def _sky(words: Sequence[str]) -> None:
