@@ -66,8 +66,8 @@ def house(built: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-_NEED_MORE = ("upstream_tree", "sky", "readme_commands")
-"""Tests of a network, and of every program that the papers name."""
+_NEED_MORE = ("upstream_tree", "sky", "readme_commands", "release")
+"""Tests that need a network, every program that the papers name, or a checkout."""
 _LEFTOVERS = r"""
 find /root /var/lib/apt/lists /var/log /tmp -type f -not -name '.bashrc' -not -name '.profile'
 find / -xdev -type f -name '*.whl' -not -path '/usr/share/python-wheels/*'
