@@ -28,8 +28,9 @@ launcher = Launcher.join()
 signals.leave_at_once(quiet=True)
 here = sys.argv[1]
 def say(name):
-    open(os.path.join(here, name + ".tmp"), "w").write(str(os.getpid()))
-    os.rename(os.path.join(here, name + ".tmp"), os.path.join(here, name))
+    mine = os.path.join(here, f"{name}.{os.getpid()}")
+    open(mine, "w").write(str(os.getpid()))
+    os.rename(mine, os.path.join(here, name))
 def wait_for(name):
     while not os.path.exists(os.path.join(here, name)):
         time.sleep(0.01)
