@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ from cosytune.errors import UserError
 from cosytune.layout import Layout
 from cosytune.schema import Config
 from cosytune.training import nodes, processes, reports, signals, torchrun
+from cosytune.training.watchdog import Watchdog
 
 _LOOK_S = 1.0
 _SILENCE_S = 60.0
 """A node that says nothing for so long is gone: its power, its network or its kernel."""
+_HANGS_S = 75.0
+"""For one call of the agent, of which the longest takes the 30 s that its processes have to end, and the same again."""
 _AGAIN_S = 1.0
 _EXIT_S = 30
 """For the other agents to end, where all went well."""
@@ -87,12 +92,14 @@ class _Meeting:
 
 
 class _Agent(LocalElasticAgent):
-    """torchrun's agent, which also looks at the other nodes."""
+    """torchrun's agent, which also looks at the other nodes. `watchdog`: for a store that never answers."""
 
     meeting: _Meeting | None = None
+    watchdog: Watchdog
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
         super()._rendezvous(worker_group)
+        self.watchdog.start()
         self.meeting = _Meeting(worker_group.store, worker_group.group_rank or 0, worker_group.group_world_size or 1)
         mine, all_of_them = len(worker_group.workers), worker_group.workers[0].world_size
         print(
@@ -101,6 +108,7 @@ class _Agent(LocalElasticAgent):
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
+        self.watchdog.pat()
         result: RunResult = super()._monitor_workers(worker_group)
         if result.state == WorkerState.HEALTHY and self.meeting:
             self.meeting.look()
@@ -159,6 +167,7 @@ class _Launch:
                 found = reports.read(self.directory)
                 failure = _verdict(found, result, cause, self.endpoint)
                 agent.meeting.end(failure.exit_status if failure else 0)
+                agent.watchdog.stop()
                 return failure
             if isinstance(cause, signals.Stopped):
                 return cause
@@ -202,7 +211,9 @@ class _Launch:
             max_restarts=0,  # the same command goes on from the newest checkpoint
             monitor_interval=0.1,
         )
-        return _Agent(spec, DefaultLogsSpecs(log_dir=str(self.directory)), exit_barrier_timeout=_EXIT_S)
+        agent = _Agent(spec, DefaultLogsSpecs(log_dir=str(self.directory)), exit_barrier_timeout=_EXIT_S)
+        agent.watchdog = Watchdog(_HANGS_S, _silent(self.endpoint), partial(shutil.rmtree, self.directory, True))
+        return agent
 
     def _nobody_came(self, patience_s: int) -> UserError:
         return UserError(
@@ -210,6 +221,13 @@ class _Launch:
             f"{patience_s} s (train.rdzv_timeout_s); start the same command on each of them, and see that they reach "
             "this address"
         )
+
+
+def _silent(endpoint: str) -> str:
+    return (
+        f"train.rdzv_endpoint = {endpoint}: the node that is there has not answered for {_HANGS_S:.0f} s; the same "
+        "command on each node goes on from the newest checkpoint"
+    )
 
 
 def _verdict(
