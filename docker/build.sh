@@ -34,9 +34,13 @@ lock=$([[ $target == slim ]] && echo docker/slim.lock || echo requirements.lock)
 tags=(--tag "cosytune:$target")
 [[ $target != runtime ]] || tags+=(--tag cosytune)
 started_s=$SECONDS
-DOCKER_BUILDKIT=1 "${docker[@]}" build --file docker/Dockerfile --target "$target" "${tags[@]}" "${options[@]}" \
-  --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --build-arg "UPSTREAM_REVISION=$upstream" \
-  --build-arg "LOCK_SHA256=$(sha256sum < "$lock" | cut -d ' ' -f 1)" .
+for label in org.opencontainers.image.title=CosyTune org.opencontainers.image.licenses=Apache-2.0 \
+  "org.opencontainers.image.version=$version" "org.opencontainers.image.revision=$revision" \
+  "cosytune.upstream.revision=$upstream" "cosytune.lock.sha256=$(sha256sum < "$lock" | cut -d ' ' -f 1)" \
+  "cosytune.target=$target"; do
+  options+=(--label "$label")
+done
+DOCKER_BUILDKIT=1 "${docker[@]}" build --file docker/Dockerfile --target "$target" "${tags[@]}" "${options[@]}" .
 sbom=docker/sbom-$target.json
 "${docker[@]}" run --rm --network none --read-only --cap-drop ALL "cosytune:$target" python -m cosytune.sbom > "$sbom.part"
 mv "$sbom.part" "$sbom"

@@ -109,11 +109,12 @@ def freeze(recipe: Path, exp: str, overrides: Sequence[str], first: int, last: i
     nodes.refuse_other_stages(config.train, first, last)
     _refuse_stale_stages(layout, config, first, last)
     text = yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    is_shared = config.train.launcher != "auto"  # each node writes the same, and the first may be in its stage already
     try:
-        if config.train.launcher == "auto" or not _is_frozen(layout, text, given):
+        if not (is_shared and _is_frozen(layout, text, given)):
             _write(layout, text, given)
     except UserError:
-        if config.train.launcher == "auto" or not _is_frozen(layout, text, given):
+        if not (is_shared and _is_frozen(layout, text, given)):
             raise
     return layout.config
 
@@ -126,7 +127,7 @@ def _write(layout: Layout, text: str, given: Sequence[str]) -> None:
 
 
 def _is_frozen(layout: Layout, text: str, given: Sequence[str]) -> bool:
-    """Whether another node, which may be in its stage already, has written the same."""
+    """Whether another node has written the same."""
     try:
         return layout.config.read_text(encoding="utf-8") == text and files.read_json(_overrides_file(layout)) == given
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from cosytune.errors import UserError, run_main
 from cosytune.layout import LOCK, ROOT
 
-IS_WHOLE = Path(ROOT / "requirements.lock") == LOCK
+IS_WHOLE = ROOT / "requirements.lock" == LOCK
 """False where COSYTUNE_LOCK names another one, as in the slim image: then nothing is to be missed that it lacks."""
 REMEDY = "install the lock's set with: rm .venv/requirements.lock.sha256 && tools/install.sh"
 
@@ -71,9 +71,8 @@ def import_failures(modules: tuple[str, ...] = MODULES) -> list[str]:
 def main() -> int:
     warnings.simplefilter("ignore")  # what a package has to say of a machine without a GPU is no fault of the lock
     logging.disable(logging.WARNING)
-    faults = differences()
     modules = MODULES if IS_WHOLE else tuple(filter(importlib.metadata.packages_distributions().get, MODULES))
-    faults = faults or import_failures(modules)
+    faults = differences() or import_failures(modules)
     if faults:
         raise UserError(*faults, REMEDY)
     print(f"{len(locked())} packages as locked, {len(modules)} of them imported")

@@ -25,8 +25,8 @@ data/shards/<step>/, on a disk that all machines see under the same path:
 
 1. A shard is written beside, flushed and renamed: it is there or not. Its files are flushed before it is.
 2. The fingerprint covers the content of the items (sha256 of sound files), the settings and model files that the
-   step uses, this package's code and requirements.lock. A shard with the right fingerprint is not run again; one that
-   is damaged (it has a checksum), foreign, or that lacks one of its files is.
+   step uses, the code that the steps work with and the lock. A shard with the right fingerprint is not run again; one
+   that is damaged (it has a checksum), foreign, or that lacks one of its files is.
 3. Running a shard twice, at once or one after the other, is harmless: a lock lets the second one wait, and it then
    finds the work done.
 4. A shard that fails or is killed takes nothing from the others. The stage names it, its log, and the command that runs

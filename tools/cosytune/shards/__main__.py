@@ -10,9 +10,7 @@ writes  data/shards/<step>/3-of-<nj>.parquet, unless it is there and right. Exit
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import signal
 import time
 from pathlib import Path
 from typing import Literal
@@ -28,6 +26,7 @@ from cosytune.shards import plan as plans
 from cosytune.shards import pool, results, steps
 from cosytune.shards.plan import Plan
 from cosytune.shards.step import Shard, Step
+from cosytune.training import signals
 
 
 def main() -> int:
@@ -41,7 +40,7 @@ def main() -> int:
     parser.add_argument(pool.DIE_WITH_PARENT, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.die_with_parent:
-        _die_with_parent()
+        signals.die_with_parent(os.getppid())  # else the next run would have to wait for this shard
     config, layout = configs.load(arguments.config)
     step = steps.get(arguments.step)
     run(step, config, layout, arguments.shard, arguments.threads)
@@ -65,8 +64,8 @@ def run(step: Step, config: Config, layout: Layout, number: int, threads: int | 
         if results.read(place, step, plan.fingerprint(number), beside) is not None:
             print(f"{title}: there already")
             return
-        _work(Shard(config, layout, plans.items(directory, plan, number), beside, _count(step, config, threads)),
-              step, plan, number)  # fmt: skip
+        items = plans.items(directory, plan, number)
+        _work(Shard(config, layout, items, beside, _count(step, config, threads)), step, plan, number)
 
 
 def _work(shard: Shard, step: Step, plan: Plan, number: int) -> None:
@@ -85,15 +84,6 @@ def _work(shard: Shard, step: Step, plan: Plan, number: int) -> None:
 def _count(step: Step, config: Config, threads: int | None) -> int:
     count: int | Literal["auto"] = threads or step.cores(config)
     return len(os.sched_getaffinity(0)) if count == "auto" else count
-
-
-def _die_with_parent() -> None:
-    """A shard that the stage started is not to work on when that is killed: the next run would have to wait for it."""
-    parent = os.getppid()
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it was asked
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cosytune.layout import Layout
-from cosytune.schema import ShardsConfig
+from cosytune.schema import Config, ShardsConfig
+
+if TYPE_CHECKING:
+    from cosytune.features.extract import Clip, Compute, Outcome
 
 _HOURS = {"pool": 10.0, "slurm": 1.0, "ray": 1.0}
 """Of sound in a shard, for nj: auto. On one machine nothing waits in a queue, and every shard loads its libraries."""
@@ -24,6 +28,19 @@ def count(settings: ShardsConfig, seconds: Sequence[float]) -> int:
 def is_wanted(settings: ShardsConfig, seconds: Sequence[float]) -> bool:
     """One shard on this machine is what the stage does without any."""
     return settings.launcher != "pool" or count(settings, seconds) > 1
+
+
+def compute(
+    step: str, config: Config, layout: Layout, clips: Sequence[Clip], here: Compute, again: bool
+) -> Iterable[Outcome]:
+    """The outcome of every clip: by `here`, or in shards where there are several, or other machines than this one."""
+    if again:
+        forget(layout, step)
+    if not is_wanted(config.shards, [clip.utterance.duration_s for clip in clips]):
+        return here(clips)
+    from cosytune.shards import features, steps
+
+    return features.compute(steps.get(step), config, layout, clips)
 
 
 def forget(layout: Layout, *steps: str) -> None:

@@ -112,7 +112,7 @@ def maker_of(step: Step, config: Config) -> str:
 
 @functools.cache
 def _code() -> str:
-    """Of the whole package: which of its files a step uses is not worth a mistake. And of the libraries, as locked."""
+    """Of all packages that the steps work with: which file a step uses is not worth a mistake. And of the lock."""
     package = Path(__file__).parents[1]
     sources = [package / name for name in ("audio", "corpus", "features", "quality", "shards")]
     modules = sorted(path for source in sources for path in source.glob("*.py"))

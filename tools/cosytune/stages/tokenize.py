@@ -8,6 +8,7 @@ data/features/ keeps each clip's tokens by the clip's content.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,8 @@ def work(context: Context) -> None:
 
 
 def _compute(context: Context, clips: Sequence[Clip]) -> Iterable[Outcome]:
-    """Here, or in shards where there are several, or other machines than this one."""
-    if context.again:
-        cutting.forget(context.layout, "tokenize")
-    if not cutting.is_wanted(context.config.shards, [clip.utterance.duration_s for clip in clips]):
-        return _tokenize(context, clips)
-    from cosytune.shards import features
-
-    return features.compute(features.TOKENIZE, context.config, context.layout, clips)
+    here = partial(_tokenize, context)
+    return cutting.compute("tokenize", context.config, context.layout, clips, here, context.again)
 
 
 def _tokenize(context: Context, clips: Sequence[Clip]) -> Iterator[Outcome]:

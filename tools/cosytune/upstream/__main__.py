@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None, pin: Pin = PINNED) -> int:
     parser.add_argument("--dir", type=Path, default=UPSTREAM / pin.name, help="the top of the checkout")
     options = parser.parse_args(arguments)
     if options.command == "fetch":
+        if options.dir.name != pin.name:
+            raise UserError(f"{options.dir}: fetch makes a directory of the name {pin.name}", exit_status=2)
         print(f"{tree.ensure(UpstreamConfig(), directory=options.dir.parent, pin=pin)}: verified and patched")
         return 0
     if not options.dir.is_dir():
