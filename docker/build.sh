@@ -2,7 +2,7 @@
 # docker/build.sh [--full | --dev]: this checkout -> an image and the list of what it holds (SBOM).
 #
 #   docker/build.sh          cosytune:slim, for tests: no torch
-#   docker/build.sh --full   cosytune:runtime, which is also cosytune: everything that ./run.sh needs (10 GB)
+#   docker/build.sh --full   cosytune:runtime, which is also cosytune: everything that ./run.sh needs (11 GB)
 #   docker/build.sh --dev    cosytune:dev: that, the tests and what they drive
 #
 # BASE_IMAGE names another base than the pinned Debian, for example a mirror's; DOCKER another program than docker, with
