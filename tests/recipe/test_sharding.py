@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from filelock import FileLock
 
 import kills
 from cosytune import kaldi
@@ -141,32 +140,6 @@ def test_no_ray_says_how_to_get_it(whole: dict[str, Layout], tmp_path: Path) -> 
     done = run(layout, "embed", "shards.launcher=ray", packages=(tmp_path,))
     assert done.returncode == 1
     assert "no module here; install it with tools/install.sh --cluster" in done.stderr
-
-
-@pytest.fixture(scope="session")
-def ray_packages(shared_tmp: Path) -> Path:
-    """What requirements.cluster.lock names, beside .venv and not in it."""
-    directory = shared_tmp / "ray"
-    with FileLock(shared_tmp / "ray.lock"):
-        if not directory.exists():
-            install = ["uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(directory)]
-            done = subprocess.run(
-                [*install, "--requirement", str(ROOT / "requirements.cluster.lock")], capture_output=True, text=True
-            )
-            if done.returncode:
-                shutil.rmtree(directory, ignore_errors=True)
-                pytest.skip(f"Ray cannot be installed: {done.stderr.strip()[-200:]}")
-    return directory
-
-
-@pytest.mark.slow
-def test_ray(whole: dict[str, Layout], tmp_path: Path, ray_packages: Path) -> None:
-    layout = copy(whole["audio"], tmp_path)
-    for stage in STAGES:
-        done = run(layout, stage, "shards.launcher=ray", "shards.nj=3", packages=(ray_packages,))
-        assert done.returncode == 0, done.stderr
-        assert "in 3 shards = 0 there + 3 to run (ray)" in done.stdout
-    assert made(layout) == made(whole["tokenize"])
 
 
 def shard_alone(layout: Layout, step: str, number: int) -> str:
